@@ -1,0 +1,88 @@
+"""Documents: rows of tokens with a label of every kind beside every token."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from workbench.language.lexicon import SPECIAL, VOCABULARY
+from workbench.language.splits import Split
+
+WORDS = tuple(VOCABULARY)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One kind of label, for every token of some documents."""
+
+    codes: Int[Tensor, "doc pos"]
+    """Index into ``names``; 0 where the label does not apply."""
+
+    names: tuple[str, ...]
+    """What the codes mean; ``names[0]`` is the empty string."""
+
+    def equals(self, name: str) -> Bool[Tensor, "doc pos"]:
+        """Return where the label is ``name``."""
+        if name not in self.names:
+            raise ValueError(f"no token can carry the label {name!r}; this column has {', '.join(self.names[1:])}.")
+        return self.codes == self.names.index(name)
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Some documents, one per row: BOS first, EOS last, then padding."""
+
+    tokens: Int[Tensor, "doc pos"]
+    lengths: Int[Tensor, " doc"]
+    """Number of tokens of each document, BOS and EOS included."""
+
+    labels: Mapping[str, Column]
+    """Label columns by name; the special tokens carry none but ``family``."""
+
+    split: Split = "all"
+    seeds: Int[Tensor, " doc"] | None = None
+    """What each document was drawn from; None where a document was made otherwise."""
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return len(self.tokens)
+
+    def __getitem__(self, index: int | slice | Tensor) -> "Documents":
+        """Return the chosen documents, trimmed to the longest of them."""
+        if isinstance(index, int):
+            index = slice(index, index + 1 or None)
+        lengths = self.lengths[index]
+        width = int(lengths.max()) if len(lengths) else 0
+        return replace(
+            self,
+            tokens=self.tokens[index, :width],
+            lengths=lengths,
+            labels={k: replace(c, codes=c.codes[index, :width]) for k, c in self.labels.items()},
+            seeds=None if self.seeds is None else self.seeds[index],
+        )
+
+    @property
+    def mask(self) -> Bool[Tensor, "doc pos"]:
+        """True at tokens, False at padding."""
+        return torch.arange(self.tokens.shape[1]) < self.lengths[:, None]
+
+    def text(self, index: int) -> str:
+        """Return one document as plain English, without its special tokens."""
+        return join(WORDS[i] for i in self.tokens[index].tolist() if i >= len(SPECIAL))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per token: document, position, token, and its labels."""
+        doc, pos = self.mask.nonzero(as_tuple=True)
+        columns = {"doc": doc.numpy(), "pos": pos.numpy()}
+        columns["token"] = [WORDS[i] for i in self.tokens[doc, pos].tolist()]
+        for name, column in self.labels.items():
+            columns[name] = pd.Categorical.from_codes(column.codes[doc, pos].numpy(), list(column.names))
+        return pd.DataFrame(columns)
+
+
+def join(words) -> str:
+    """Write words as plain English: a space before each, none before a mark."""
+    return "".join(word if word in ".,:;?" else " " + word for word in words).lstrip()

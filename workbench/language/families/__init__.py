@@ -1,0 +1,49 @@
+"""The families of the language: each a small probabilistic program, each also a task."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from workbench.language.engine import Step
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """How a family becomes a task: what is asked, and what to change to make the answer change."""
+
+    slot: str
+    """The ``slot`` label of the tokens that are asked for."""
+
+    change: str
+    """The choice whose other values make the counterfactual pair."""
+
+    foil: str | None = None
+    """The label column along which the wrong answer differs, where it is not the counterfactual's answer."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family: its program and its tasks."""
+
+    name: str
+    start: Step
+    """The program's first step; it takes the tracer alone."""
+
+    tasks: Mapping[str, TaskSpec]
+    weight: float = 1.0
+    """Share of the documents of the language, relative to the other families."""
+
+
+def families(seed: int) -> tuple[Family, ...]:
+    """Build every family of the language with this seed."""
+    from workbench.language.families import (
+        agreement,
+        facts,
+        functions,
+        indirect_object,
+        lists,
+        stories,
+        taxonomy,
+    )
+
+    modules = (stories, agreement, indirect_object, functions, facts, lists, taxonomy)
+    return tuple(module.build(seed) for module in modules)

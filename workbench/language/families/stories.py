@@ -1,0 +1,117 @@
+"""Stories: a topic, a sentiment, a tense and a number that persist from the first sentence to the last."""
+
+from workbench.language.engine import Tracer
+from workbench.language.families import Family, TaskSpec
+from workbench.language.lexicon import (
+    ENDINGS,
+    FEEL,
+    FEELINGS,
+    HE,
+    MOODS,
+    NAMES,
+    NEAR,
+    SEEKING,
+    SHE,
+    SIZES,
+    TOPICS,
+    article,
+    be,
+)
+from workbench.language.splits import Grid
+
+NUMBERS = ("singular", "plural")
+SENTENCES = ("seeking", "going", "looking", "feeling", "doing")
+FEWEST, MOST = 2, 5  # sentences between the opening and the ending
+
+
+def build(seed: int) -> Family:
+    """Build the family; the split holds out what was sought and where each hero went."""
+    sought = {name: Grid(f"{seed}|sought {name}", SEEKING, SIZES, topic.things) for name, topic in TOPICS.items()}
+    gone = {name: Grid(f"{seed}|gone {name}", topic.verbs, NEAR, topic.places) for name, topic in TOPICS.items()}
+
+    def opening(t: Tracer):
+        tense = t.choose("tense", ("present", "past"))
+        t.scope(tense=tense)
+        t.say("Today" if tense == "present" else "Yesterday")
+        hero = t.choose("hero", NAMES)
+        gender = "he" if hero in HE else "she"
+        t.say(hero, category="name", gender=gender)
+        number = t.choose("number", NUMBERS)
+        second = None
+        if number == "plural":
+            t.say("and")
+            # The second name is of the other gender, so that two heroes are never the same.
+            second = t.choose("second hero", SHE if gender == "he" else HE)
+            t.say(second, category="name", gender="she" if gender == "he" else "he")
+        t.say(be(tense, number), category="verb", number=number, slot="agreement")
+        t.say("at")
+        t.say("the")
+        topic = t.choose("topic", tuple(TOPICS))
+        t.say(t.choose("place", TOPICS[topic].places), category="place", topic=topic)
+        t.say(".")
+        sentiment = t.choose("sentiment", ("happy", "sad"))
+        pronoun = "They" if number == "plural" else "He" if gender == "he" else "She"
+        return middle, (topic, sentiment, tense, number, pronoun, 0)
+
+    def middle(t: Tracer, topic, sentiment, tense, number, pronoun, told):
+        story = (topic, sentiment, tense, number, pronoun)
+        more = told < FEWEST or (told < MOST and t.choose("more", (True, False), (2, 1)))
+        if not more:
+            return ending, story
+        t.scope(topic=topic, sentiment=sentiment, tense=tense)
+        words = TOPICS[topic]
+        kind = t.choose("sentence", SENTENCES)
+        if kind == "looking":
+            seen = t.choose("seen number", NUMBERS)
+            t.say("The")
+            t.say(t.choose("seen", words.things).form(seen), category="noun", number=seen)
+            t.say(be(tense, seen), category="verb", number=seen, slot="agreement")
+            t.say(t.choose("look", MOODS[sentiment]), category="adjective")
+        else:
+            t.say(pronoun, category="pronoun", number=number)
+            if kind == "seeking":
+                seek = t.choose("seek", SEEKING, held=sought[topic])
+                t.say(seek.form(tense, number), category="verb", number=number)
+                size = t.choose("size", SIZES, held=sought[topic])
+                found = t.choose("found number", NUMBERS)
+                t.say(article(size) if found == "singular" else "some")
+                t.say(size, category="adjective")
+                thing = t.choose("thing", words.things, held=sought[topic])
+                t.say(thing.form(found), category="noun", number=found)
+            elif kind == "going":
+                verb = t.choose("deed", words.verbs, held=gone[topic])
+                t.say(verb.form(tense, number), category="verb", number=number)
+                t.say(t.choose("near", NEAR, held=gone[topic]))
+                t.say("the")
+                t.say(t.choose("where", words.places, held=gone[topic]), category="place")
+            elif kind == "feeling":
+                t.say(FEEL.form(tense, number), category="verb", number=number)
+                t.say(t.choose("feeling", FEELINGS[sentiment]), category="adjective")
+            else:
+                first = t.choose("first deed", words.verbs)
+                t.say(first.form(tense, number), category="verb", number=number)
+                t.say("and")
+                rest = tuple(verb for verb in words.verbs if verb != first)
+                t.say(t.choose("second deed", rest).form(tense, number), category="verb", number=number)
+        t.say(".")
+        return middle, (*story, told + 1)
+
+    def ending(t: Tracer, topic, sentiment, tense, number, pronoun):
+        t.scope(topic=topic, sentiment=sentiment, tense=tense)
+        if t.choose("ending", ("deed", "day")) == "deed":
+            t.say("At")
+            t.say("the")
+            t.say("end")
+            t.say(pronoun.lower(), category="pronoun", number=number)
+            verb = t.choose("last deed", ENDINGS[sentiment])
+            t.say(verb.form(tense, number), category="verb", number=number)
+        else:
+            t.say("It")
+            t.say(be(tense, "singular"), category="verb", number="singular")
+            mood = t.choose("mood", MOODS[sentiment])
+            t.say(article(mood))
+            t.say(mood, category="adjective")
+            t.say("day")
+        t.say(".")
+
+    return Family("stories", opening, {"tense": TaskSpec("agreement", "tense")}, weight=2.0)

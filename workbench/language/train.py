@@ -1,0 +1,254 @@
+"""Train a small transformer on the language: ``python -m workbench.language.train DIRECTORY``.
+
+The model is an ordinary Hugging Face directory (GPT-NeoX with sequential residual), with the tokenizer and a card
+``card.json`` of its figures beside the weights. A run that is stopped, by whatever means, goes on from its last
+checkpoint when the same command is given again, over the same documents in the same order.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from workbench.language.exam import Exam, examine
+from workbench.language.language import Language
+from workbench.language.lexicon import BOS, EOS, PAD, VOCABULARY
+from workbench.language.tokenizer import build_tokenizer
+
+CHUNK = 4096
+"""Documents drawn at once and sorted by length, so that little of a batch is padding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides the trained weights."""
+
+    steps: int = 4000
+    """Optimiser steps."""
+
+    tokens: int = 4096
+    """Tokens in a batch, padding included."""
+
+    lr: float = 3e-3
+    """Peak learning rate of AdamW; warmed up over 100 steps, then a cosine to zero."""
+
+    seed: int = 0
+    """Of the initial weights and of the documents."""
+
+    language: int = 0
+    """Seed of the language."""
+
+    layers: int = 5
+    """Blocks."""
+
+    width: int = 128
+    """Size of the residual stream."""
+
+    heads: int = 4
+    """Attention heads in a block."""
+
+
+def build_model(recipe: Recipe):
+    """Return the untrained model."""
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    torch.manual_seed(recipe.seed)
+    return GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=len(VOCABULARY),
+            hidden_size=recipe.width,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            intermediate_size=4 * recipe.width,
+            max_position_embeddings=256,
+            use_parallel_residual=False,
+            attention_dropout=0.0,
+            hidden_dropout=0.0,
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+            pad_token_id=PAD,
+            tie_word_embeddings=False,
+        )
+    )
+
+
+def batches(recipe: Recipe, start: int) -> Iterator[Tensor]:
+    """Yield the training batches from number ``start`` on: rows of similar length, padded."""
+    language = Language(recipe.language)
+    number, chunk = 0, 0
+    while True:
+        documents = language.documents(CHUNK, split="train", seed=recipe.seed * 1_000_003 + chunk)
+        order = documents.lengths.argsort(stable=True)
+        groups, rows = [], []
+        for row in order.tolist():
+            if rows and (len(rows) + 1) * int(documents.lengths[row]) > recipe.tokens:
+                groups.append(rows)
+                rows = []
+            rows.append(row)
+        groups.append(rows)
+        shuffle = torch.Generator().manual_seed(chunk)
+        for g in torch.randperm(len(groups), generator=shuffle).tolist():
+            if number >= start:
+                yield documents[torch.tensor(groups[g])].tokens
+            number += 1
+        chunk += 1
+
+
+def lr_at(step: int, recipe: Recipe) -> float:
+    """Return the learning rate of ``step``."""
+    warm = min(100, recipe.steps // 10 + 1)
+    if step < warm:
+        return recipe.lr * (step + 1) / warm
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, recipe.steps - warm)))
+
+
+class Run:
+    """A training run that lives in a directory and survives being killed."""
+
+    def __init__(self, directory: Path, recipe: Recipe, device: str) -> None:
+        self.directory, self.recipe, self.device = directory, recipe, device
+        self.model = build_model(recipe).to(device).train()
+        matrices = [p for p in self.model.parameters() if p.ndim >= 2]
+        others = [p for p in self.model.parameters() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
+        self.parameters = matrices + others
+        self.step = 0
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state of the unfinished run is kept."""
+        return self.directory / "unfinished.safetensors"
+
+    def save(self) -> None:
+        """Write weights and optimiser in one atomic file."""
+        state = {f"weight.{i}": p.detach() for i, p in enumerate(self.parameters)}
+        for i, p in enumerate(self.parameters):
+            for key, value in self.optimiser.state[p].items():
+                state[f"{key}.{i}"] = value
+        self.directory.mkdir(parents=True, exist_ok=True)
+        partial = self.checkpoint.with_suffix(".partial")
+        about = {"step": str(self.step), "recipe": json.dumps(asdict(self.recipe), sort_keys=True)}
+        save_file({k: v.cpu().contiguous() for k, v in state.items()}, partial, about)
+        os.replace(partial, self.checkpoint)
+
+    def resume(self) -> None:
+        """Go back to the checkpoint, if there is one."""
+        if not self.checkpoint.exists():
+            return
+        from safetensors import safe_open
+
+        with safe_open(self.checkpoint, "pt") as file:
+            about = file.metadata()
+        if json.loads(about["recipe"]) != asdict(self.recipe):
+            raise ValueError(
+                f"{self.directory} holds an unfinished run of another recipe ({about['recipe']}); "
+                "give the same options to go on with it, or another directory."
+            )
+        state = load_file(self.checkpoint, self.device)
+        for i, p in enumerate(self.parameters):
+            p.data.copy_(state[f"weight.{i}"])
+            keys = ("step", "exp_avg", "exp_avg_sq")
+            self.optimiser.state[p] = {key: state[f"{key}.{i}"] for key in keys if f"{key}.{i}" in state}
+        self.step = int(about["step"])
+
+    def losses(self) -> Iterator[float]:
+        """Take the steps that are left and yield each one's loss, in nats per token."""
+        for tokens in batches(self.recipe, self.step):
+            if self.step == self.recipe.steps:
+                return
+            for group in self.optimiser.param_groups:
+                group["lr"] = lr_at(self.step, self.recipe)
+            tokens = tokens.to(self.device)
+            logits = self.model(input_ids=tokens).logits[:, :-1]
+            targets = tokens[:, 1:]
+            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+            self.step += 1
+            yield float(loss.detach())
+
+
+def write(run: Run, exam: Exam, seconds: float) -> None:
+    """Write the finished model, its tokenizer and its card."""
+    model = run.model.eval().half()
+    model.save_pretrained(run.directory)
+    build_tokenizer().save_pretrained(run.directory)
+    options = " ".join(
+        f"--{f.name} {getattr(run.recipe, f.name)}" for f in fields(Recipe) if getattr(run.recipe, f.name) != f.default
+    )
+    card = {
+        "what": "a small transformer trained on the built-in language of workbench, in half precision",
+        "command": f"python -m workbench.language.train DIRECTORY {options}".strip(),
+        "recipe": asdict(run.recipe),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "minutes": round(seconds / 60, 1),
+        "exam": {
+            "documents": "Language.documents(n, split='test') of fresh seeds; see tests/test_pretrained.py",
+            "kl_nats_per_token": round(exam.kl, 4),
+            "entropy_nats_per_token": round(exam.entropy, 4),
+            "grammatical_mass": round(exam.grammatical_mass, 4),
+            "families": {
+                row.family: {"kl": round(row.kl, 4), "grammatical_mass": round(row.grammatical_mass, 4)}
+                for row in exam.families.itertuples()
+            },
+            "certain_slots": {
+                f"{row.family}: {row.slot}": {"count": int(row.count), "accuracy": round(row.accuracy, 4)}
+                for row in exam.slots.itertuples()
+            },
+        },
+    }
+    (run.directory / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    run.checkpoint.unlink(missing_ok=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, or go on training, and write the finished model."""
+    parser = argparse.ArgumentParser(prog="python -m workbench.language.train", description=__doc__.split("\n")[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--every", type=int, default=500, help="steps between checkpoints")
+    for f in fields(Recipe):
+        parser.add_argument(f"--{f.name}", type=f.type, default=f.default)  # pyright: ignore[reportArgumentType]
+    given = parser.parse_args(arguments)
+    recipe = Recipe(**{f.name: getattr(given, f.name) for f in fields(Recipe)})
+    run = Run(given.directory, recipe, given.device)
+    run.resume()
+    started = time.monotonic()
+    with tqdm(total=recipe.steps, initial=run.step, unit="step") as bar:
+        try:
+            for loss in run.losses():
+                bar.update()
+                if run.step % 20 == 0:
+                    bar.set_postfix(loss=f"{loss:.3f}")
+                if run.step % given.every == 0:
+                    run.save()
+        except KeyboardInterrupt:
+            run.save()
+            sys.exit(f"Stopped at step {run.step}; give the same command again to go on from there.")
+    run.save()
+    language = Language(recipe.language)
+    model = run.model.eval()
+    documents = language.documents(400, split="test", seed=12345)
+    exam = examine(lambda ids: model(input_ids=ids.to(given.device)).logits, language, documents)
+    write(run, exam, time.monotonic() - started)
+    tqdm.write(f"KL(oracle ‖ model) = {exam.kl:.4f} nats per token; entropy {exam.entropy:.3f}")
+    tqdm.write(exam.families.to_string(index=False))
+    tqdm.write(exam.slots.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
