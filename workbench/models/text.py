@@ -1,0 +1,108 @@
+"""Text to tokens and back, with a sentence for words that a vocabulary lacks."""
+
+import difflib
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from workbench.models.sites import TransformerBridge
+
+
+def tokenize(model: TransformerBridge, text: str | list[str]) -> Int[Tensor, "batch pos"]:
+    """Return the tokens of ``text``, the beginning-of-text token first, one row per string.
+
+    Shorter rows are padded on the right, where padding changes nothing before it: attention is causal, so
+    ``record`` needs no mask. No end-of-text token is added, so that a prompt can be continued.
+    """
+    rows = [encode(model, one) for one in ([text] if isinstance(text, str) else text)]
+    if not rows:
+        raise ValueError("tokenize needs at least one text, got an empty list.")
+    longest = max(len(row) for row in rows)
+    pad = tokenizer_of(model).pad_token_id
+    device = next(model.parameters()).device
+    return torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device)
+
+
+def encode(model: TransformerBridge, text: str) -> list[int]:
+    """Return the tokens of one text, the beginning-of-text token first."""
+    tokenizer = tokenizer_of(model)
+    try:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+    except Exception as error:  # the Rust tokenizers raise a bare Exception
+        word = _unknown_word(tokenizer, text)
+        if word is None:
+            raise
+        raise ValueError(_out_of_vocabulary(tokenizer, *word)) from error
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+        word = _unknown_word(tokenizer, text)
+        if word is not None:
+            raise ValueError(_out_of_vocabulary(tokenizer, *word))
+    if ids[:1] != [tokenizer.bos_token_id]:
+        ids = [tokenizer.bos_token_id, *ids]
+    if len(ids) > model.cfg.n_ctx:
+        raise ValueError(
+            f"The text has {len(ids)} tokens, but the model reads at most {model.cfg.n_ctx}; "
+            f"leave out at least {len(ids) - model.cfg.n_ctx}."
+        )
+    return ids
+
+
+def tokenizer_of(model: TransformerBridge) -> Any:
+    """Return the tokenizer of ``model``, or say that it has none."""
+    if model.tokenizer is None:
+        raise ValueError("This model has no tokenizer: pass tensors of token ids instead of text.")
+    return model.tokenizer
+
+
+def _unknown_word(tokenizer: Any, text: str) -> tuple[str, int] | None:
+    """Return the first word that the vocabulary lacks and its number in the text, counted from 1."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.pre_tokenizer is None:
+        return None
+    plain = backend.normalizer.normalize_str(text) if backend.normalizer is not None else text
+    vocabulary = tokenizer.get_vocab()
+    for number, (word, _) in enumerate(backend.pre_tokenizer.pre_tokenize_str(plain), start=1):
+        try:
+            known = tokenizer.unk_token_id not in [token.id for token in backend.model.tokenize(word)]
+        except Exception:  # the Rust tokenizers raise a bare Exception
+            known = False
+        if not known and word not in vocabulary:
+            return word, number
+    return None
+
+
+def _out_of_vocabulary(tokenizer: Any, word: str, number: int) -> str:
+    words = [known for known in tokenizer.get_vocab() if known not in tokenizer.all_special_tokens]
+    near = difflib.get_close_matches(word, words, n=3, cutoff=0.6) or difflib.get_close_matches(
+        word, words, n=3, cutoff=0.0
+    )
+    return (
+        f"{word!r} (word {number} of the text) is not in the vocabulary of this model ({len(words)} words); "
+        f"the nearest words are {', '.join(map(repr, near))}."
+    )
+
+
+class Decoder:
+    """Turns tokens that arrive one by one into the pieces of text that they add."""
+
+    def __init__(self, model: TransformerBridge, prompt: list[int]) -> None:
+        self._tokenizer = model.tokenizer
+        self._ids = list(prompt)
+        self._written = self._text()
+
+    def add(self, token: int) -> str:
+        """Return what ``token`` adds; nothing while a character is still incomplete."""
+        self._ids.append(token)
+        text = self._text()
+        if text.endswith("\N{REPLACEMENT CHARACTER}"):
+            return ""
+        piece = text[len(self._written) :]
+        self._written = text
+        return piece
+
+    def _text(self) -> str:
+        if self._tokenizer is None:
+            return ""
+        return self._tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
