@@ -1,10 +1,118 @@
-"""What every test shares: one thread, and handlers that raise instead of showing their error."""
+"""What every test shares: one thread, handlers that raise instead of showing their error, and small models.
+
+The models are random but ordinary: Hugging Face directories of every shape that the workbench promises, written
+here and read through the same door as anybody's.
+"""
 
 import os
 
 os.environ["WORKBENCH_STRICT"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from pathlib import Path
+
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def as_user():
+    """Switch shape checking off, as it is outside tests, so that wrong input reaches our own sentences."""
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+ARCHITECTURES = ["gpt2", "neox", "neox_parallel", "llama", "gemma2"]
+WORDS = "a the cat dog bird fish sun moon tree river runs sleeps sings sees likes red old small big warm".split()
+N_LAYERS, N_CTX, D_MODEL, N_HEADS = 3, 48, 32, 4
+
+
+def write_model(directory: Path, architecture: str, *, unknown: bool = False, dtype=torch.float32) -> Path:
+    """Write a random model of ``architecture`` and its word-level tokenizer as a Hugging Face directory."""
+    import transformers
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+
+    special = ["<pad>", "<bos>", "<eos>", *(["<unk>"] if unknown else [])]
+    vocabulary = {word: i for i, word in enumerate([*special, *WORDS])}
+    backend = Tokenizer(WordLevel(vocabulary, **({"unk_token": "<unk>"} if unknown else {})))
+    backend.pre_tokenizer = WhitespaceSplit()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        **({"unk_token": "<unk>"} if unknown else {}),
+    )
+
+    shared = {"vocab_size": len(vocabulary), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    modern = {
+        **shared,
+        "hidden_size": D_MODEL,
+        "num_hidden_layers": N_LAYERS,
+        "num_attention_heads": N_HEADS,
+        "intermediate_size": 48,
+        "max_position_embeddings": N_CTX,
+    }
+    config = {
+        "gpt2": lambda: transformers.GPT2Config(
+            **shared, n_embd=D_MODEL, n_layer=N_LAYERS, n_head=N_HEADS, n_positions=N_CTX
+        ),
+        "neox": lambda: transformers.GPTNeoXConfig(**modern, use_parallel_residual=False),
+        "neox_parallel": lambda: transformers.GPTNeoXConfig(**modern, use_parallel_residual=True),
+        "llama": lambda: transformers.LlamaConfig(**modern, num_key_value_heads=2),
+        # The window is shorter than the texts of the tests, so that every other layer attends locally.
+        "gemma2": lambda: transformers.Gemma2Config(
+            **modern, num_key_value_heads=2, head_dim=8, sliding_window=8, query_pre_attn_scalar=8
+        ),
+    }[architecture]()
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))  # biases and scales too, so that each one matters
+    model.to(dtype).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def model_directories(tmp_path_factory) -> dict[str, Path]:
+    """One directory per architecture."""
+    root = tmp_path_factory.mktemp("models")
+    return {name: write_model(root / name, name) for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
+def loaded(model_directories):
+    """The models, loaded once."""
+    from workbench.models import load_model
+
+    return {name: load_model(path, device="cpu") for name, path in model_directories.items()}
+
+
+def hooks_on(model) -> list[str]:
+    """Everything that anybody has hung on ``model``, which a test compares with nothing."""
+    found = [name for name, point in model.hook_dict.items() if point.fwd_hooks or point._forward_hooks]
+    found += [name for name, module in model.named_modules() if "forward" in module.__dict__]
+    return found + ["input"] * len(model.original_model._forward_pre_hooks)
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def model(request, loaded):
+    """Each architecture in turn; whatever a test does, it must leave no hook behind."""
+    yield loaded[request.param]
+    assert hooks_on(loaded[request.param]) == []
+
+
+@pytest.fixture
+def tiny_model(loaded):
+    """One random model (GPT-NeoX, sequential residual, as the shipped one is)."""
+    yield loaded["neox"]
+    assert hooks_on(loaded["neox"]) == []

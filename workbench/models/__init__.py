@@ -6,7 +6,8 @@ has is as good as one that ``load_model`` made.
 
 =================  ==================================================================================
 ``sites``          ``Site``: a place in the model as a value, and the hook behind it
-``loading``        ``load_model`` and ``fingerprint``
+``loading``        ``load_model``
+``identity``       ``fingerprint``
 ``text``           ``tokenize``
 ``forward``        one forward: the checks on tokens, the lock, the way to end it early
 ``hooks``          ``record`` reads, ``edited`` writes
@@ -21,7 +22,8 @@ head drops the head axis.
 
 from workbench.models.generation import GeneratedToken, generate
 from workbench.models.hooks import Context, Edit, edited, record
-from workbench.models.loading import fingerprint, load_model
+from workbench.models.identity import fingerprint
+from workbench.models.loading import load_model
 from workbench.models.resuming import resume
 from workbench.models.sites import Site, Stream, TransformerBridge
 from workbench.models.text import tokenize

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -14,6 +14,7 @@ from workbench.models.sites import Site, TransformerBridge
 from workbench.models.text import Decoder
 
 
+@runtime_checkable
 class Cancel(Protocol):
     """Anything like ``threading.Event``."""
 
@@ -47,7 +48,7 @@ def generate(
     seed: int = 0,
     cancel: Cancel | None = None,
     max_new_tokens: int = 64,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
 ) -> Iterator[GeneratedToken]:
     """Continue ``tokens`` and yield each new token as it is sampled, the end-of-text token included.
 
@@ -66,15 +67,17 @@ def generate(
         temperature: 0 always takes the likeliest token.
     """
     if tokens.ndim != 2 or tokens.shape[0] != 1:
-        raise ValueError(
-            f"generate continues one prompt, a [1, pos] tensor, got shape {tuple(tokens.shape)}."
-        )
+        raise ValueError(f"generate continues one prompt, a [1, pos] tensor, got shape {tuple(tokens.shape)}.")
     if temperature < 0:
         raise ValueError(f"temperature must be 0 (the likeliest token) or more, got {temperature}.")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must be 0 or more, got {max_new_tokens}.")
     tokens = checked_tokens(model, tokens)
+    if tokens.shape[1] == model.cfg.n_ctx:
+        raise ValueError(f"The prompt fills the model's {model.cfg.n_ctx} positions; shorten it to leave room.")
     with edited(model, edits or {}):
         pass  # a site that the model lacks is an error here, not at the first token
-    return _stream(model, tokens, edits or {}, seed, cancel, max_new_tokens, temperature)
+    return _stream(model, tokens, edits or {}, seed, cancel, max_new_tokens, float(temperature))
 
 
 def _stream(
@@ -87,7 +90,7 @@ def _stream(
     temperature: float,
 ) -> Iterator[GeneratedToken]:
     noise = torch.Generator().manual_seed(seed)
-    decoder = Decoder(model, tokens[0].tolist())
+    decoder = Decoder(model.tokenizer, tokens[0].tolist())
     ends = _end_tokens(model)
     start = tokens.shape[1]
     cache: Any = None
@@ -97,9 +100,7 @@ def _stream(
         with torch.no_grad(), edited(model, edits):
             # Without a cache (some architectures have none) the whole text is computed again.
             new = tokens if cache is None else tokens[:, -1:]
-            logits, cache = run(
-                model, new, return_type="logits_and_cache", use_cache=True, past_key_values=cache
-            )
+            logits, cache = run(model, new, return_type="logits_and_cache", use_cache=True, past_key_values=cache)
             logprobs = logits[0, -1].float().cpu().log_softmax(-1)
         choice = int(_sample(logprobs, temperature, noise))
         tokens = torch.cat([tokens, tokens.new_tensor([[choice]])], dim=1)

@@ -2,8 +2,8 @@
 
 Hooks live only inside a call or a ``with``, are removed however it ends, and touch no hook of anybody else.
 They act only in the thread that installed them, so a worker that streams steered text never changes what a
-notebook cell computes meanwhile on the same model. Where several act at one site, the outermost ``edited`` acts
-first, the inner ones see its result, and ``record`` sees the result of all that were open before it.
+notebook cell computes meanwhile on the same model. Where several act at one site, the outermost ``edited``
+acts first, the inner ones see its result, and ``record`` sees the result of all that were open before it.
 """
 
 import threading
@@ -105,6 +105,8 @@ def record(
             with respect to earlier ones.
     """
     points = {site: hook_point(model, site) for site in sites}
+    if not points:
+        raise ValueError("record needs at least one site, such as Site(0).")
     found: dict[Site, Tensor] = {}
 
     def keep(site: Site) -> Callable[[Tensor], None]:

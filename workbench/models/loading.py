@@ -1,7 +1,9 @@
-"""Load any model that TransformerLens wraps, quietly, and identify it by its content."""
+"""Load any model that TransformerLens wraps, without noise, and say plainly why one cannot be loaded."""
 
 import contextlib
-import hashlib
+import difflib
+import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from workbench.models.sites import TransformerBridge
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+
 
 def load_model(
     name_or_path_or_bridge: str | Path | TransformerBridge = "tiny",
@@ -18,45 +22,178 @@ def load_model(
     device: str | torch.device = "auto",
     dtype: torch.dtype | None = None,
 ) -> TransformerBridge:
-    """Return a model in evaluation mode whose parameters take no gradient."""
+    """Return a model in evaluation mode whose parameters take no gradient.
+
+    Args:
+        name_or_path_or_bridge: A shipped model (``"tiny"``), a Hugging Face directory, a hub id, or a bridge,
+            which is used in place. A directory never touches the network, nor does a hub id once downloaded if
+            the hub cannot be reached.
+        device: Where to put it; ``"auto"`` is CUDA where there is one, else the CPU, and leaves a bridge alone.
+        dtype: The precision; None is float32 whatever the files are in, and leaves a bridge alone.
+    """
     from transformer_lens.model_bridge import TransformerBridge as Bridge
 
-    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     source = name_or_path_or_bridge
-    if isinstance(source, Bridge):
+    if isinstance(source, str | Path):
+        model = _from_name(str(source), device, dtype or torch.float32)
+    elif isinstance(source, Bridge):
         model = source
+        if device != "auto":
+            model.to(device, print_details=False)
+        if dtype is not None:
+            model.to(dtype, print_details=False)
     else:
-        path = PRETRAINED / source if (PRETRAINED / source / "config.json").is_file() else source
-        with _quiet():
-            model = Bridge.boot_transformers(str(path), device=target, dtype=dtype or torch.float32)
+        raise TypeError(
+            f"load_model takes a name, a directory or a TransformerBridge, got {type(source).__name__}; wrap a "
+            "Hugging Face model with TransformerBridge.boot_transformers(name, hf_model=model, tokenizer=tokenizer)."
+        )
     model.eval()
-    model.requires_grad_(False)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    from transformers.utils import logging
+def _from_name(name: str, device: str | torch.device, dtype: torch.dtype) -> TransformerBridge:
+    path = Path(name).expanduser()
+    if name in _shipped():
+        path = PRETRAINED / name
+    elif not path.is_dir():
+        if path.is_absolute() or name.startswith((".", "~")) or path.exists():
+            raise ValueError(f"{name!r} is not a directory; load_model reads Hugging Face model directories.")
+        downloaded = _on_hub(name)
+        if downloaded is None:
+            return _boot(name, name, device, dtype)
+        path = downloaded
+    _check_directory(path)
+    with _without_bars():
+        return _boot(name, str(path), device, dtype)
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+
+def _boot(name: str, source: str, device: str | torch.device, dtype: torch.dtype) -> TransformerBridge:
+    from transformer_lens.model_bridge import TransformerBridge as Bridge
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    with _missing_weights() as missing:
+        try:
+            model = Bridge.boot_transformers(source, device=device, dtype=dtype)
+        except Exception as error:  # the layers below raise a dozen types, bare Exception among them
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            raise ValueError(f"{name!r} could not be loaded as a language model: {reason}") from error
+    if missing:
+        raise ValueError(
+            f"The weights of {name!r} are incomplete: {missing[0]} is missing ({len(missing)} such in all), and "
+            "random numbers would stand in for it. Copy or download the model again."
+        )
+    return model
+
+
+def _shipped() -> list[str]:
+    return sorted(config.parent.name for config in PRETRAINED.glob("*/config.json"))
+
+
+def _on_hub(name: str) -> Path | None:
+    """Return where a hub model lies if the hub cannot be reached, None if it can; say so if neither helps."""
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        # One quick question first, since a download retries for half a minute before it gives up.
+        huggingface_hub.model_info(name, timeout=10)
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise ValueError(
+            f"{name!r} is neither a shipped model, nor a directory, nor a model on the Hugging Face hub. "
+            f"{_alternatives(name)}"
+        ) from error
+    except Exception:  # every kind of network trouble, and offline mode
+        try:
+            return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
+        except Exception as error:
+            raise ValueError(
+                f"{name!r} is neither a shipped model nor a directory, and the Hugging Face hub cannot be reached "
+                f"to look for it there. {_alternatives(name)} To have a hub model offline, run "
+                f"'hf download {name}' once where there is a network."
+            ) from error
+    return None
+
+
+def _alternatives(name: str) -> str:
+    import huggingface_hub
+
+    local = _shipped()
+    with contextlib.suppress(Exception):  # no cache yet
+        cache = huggingface_hub.scan_cache_dir()
+        local += sorted(repo.repo_id for repo in cache.repos if repo.repo_type == "model")
+    if not local:
+        return "No model is on this machine."
+    near = difflib.get_close_matches(name, local, n=1, cutoff=0.0)[0]
+    return f"The nearest on this machine is {near!r}, all are {', '.join(local)}."
+
+
+def _check_directory(path: Path) -> None:
+    """Say what a directory lacks, before the layers below guess."""
+    from safetensors import SafetensorError, safe_open
+
+    if not (path / "config.json").is_file():
+        raise ValueError(
+            f"{str(path)!r} has no config.json, so it is not a model directory; "
+            "give the folder that holds config.json, the weights and the tokenizer."
+        )
+    if not any((path / file).is_file() for file in _TOKENIZER_FILES):
+        raise ValueError(
+            f"{str(path)!r} has no tokenizer; put its {_TOKENIZER_FILES[0]} beside config.json "
+            "(tokenizer.save_pretrained writes it)."
+        )
+    files = set(path.glob("*.safetensors"))
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        files |= {path / file for file in json.loads(index.read_text())["weight_map"].values()}
+    if not files and not any(path.glob("*.bin")):
+        raise ValueError(f"{str(path)!r} has no weights; put its model.safetensors beside config.json.")
+    for file in sorted(files):
+        try:
+            with safe_open(file, framework="pt"):  # reads the header and compares it with the file's length
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{str(file)!r} is missing, corrupt or truncated ({error}); copy or download it again."
+            ) from error
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    from transformers.utils import logging as hf_logging
+
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            logging.enable_progress_bar()
+            hf_logging.enable_progress_bar()
 
 
-def fingerprint(model: TransformerBridge) -> str:
-    """Return a short hash of the weights, the configuration and the tokenizer of ``model``."""
-    whole = hashlib.sha256()
-    for digest in sorted({_digest(parameter) for parameter in model.parameters()}):
-        whole.update(digest)
-    return whole.hexdigest()[:16]
+@contextlib.contextmanager
+def _missing_weights() -> Iterator[list[str]]:
+    """Collect the names of weights that Hugging Face reports as missing, which it otherwise only logs."""
+    missing: list[str] = []
 
+    class Report(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            rows = [line.split("|") for line in record.getMessage().splitlines()]
+            missing.extend(row[0].strip() for row in rows if len(row) > 1 and "MISSING" in row[1])
 
-def _digest(tensor: torch.Tensor) -> bytes:
-    data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return hashlib.sha256(str((tuple(tensor.shape), tensor.dtype)).encode() + data.tobytes()).digest()
+    import transformers.modeling_utils as _  # noqa: F401  so that its own logger exists and is set up
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    before = logger.level, logger.propagate
+    handler = Report()
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield missing
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]

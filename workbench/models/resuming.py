@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.models.forward import Reached, checked_tokens, device_of, lock, run
+from workbench.models.forward import checked_tokens, lock, run
 from workbench.models.hooks import installed, writing
 from workbench.models.sites import Site, TransformerBridge, hook_point
 
@@ -40,9 +39,7 @@ def resume(
     batch = acts.shape[0]
     tokens = checked_tokens(model, tokens)
     if tokens.shape[0] not in (1, batch):
-        raise ValueError(
-            f"tokens must have one row or as many as acts ({batch}), got {tokens.shape[0]} rows."
-        )
+        raise ValueError(f"tokens must have one row or as many as acts ({batch}), got {tokens.shape[0]} rows.")
 
     def replace(there: Tensor) -> Tensor:
         if there.shape != acts.shape:
@@ -61,11 +58,14 @@ def resume(
         return run(model, tokens.expand(batch, -1), rows, use_cache=False)
 
 
+# Whether a model's blocks return (hidden, ...) or hidden alone; seen on the first block the first time.
+_in_tuple: weakref.WeakKeyDictionary[TransformerBridge, bool] = weakref.WeakKeyDictionary()
+
+
 @contextmanager
 def _skipping(model: TransformerBridge, blocks: Sequence[Any], point: Any | None) -> Iterator[None]:
     """Let ``blocks`` hand on what they are given; the last of them still fires ``point``, if there is one."""
     owner = threading.get_ident()
-    in_tuple = bool(blocks) and _block_returns_tuple(model)
 
     def skip(block: Any) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -74,12 +74,18 @@ def _skipping(model: TransformerBridge, blocks: Sequence[Any], point: Any | None
             hidden = args[0] if args else kwargs["hidden_states"]
             if point is not None and block is blocks[-1]:
                 hidden = point(hidden)
-            return (hidden,) if in_tuple else hidden
+            return (hidden,) if _in_tuple[model] else hidden
 
         return forward
 
+    def look(module: Any, args: Any, output: Any) -> None:
+        _in_tuple[model] = isinstance(output, tuple)
+
     with ExitStack() as stack:
-        for block in blocks:
+        for number, block in enumerate(blocks):
+            if number == 0 and model not in _in_tuple:
+                stack.callback(block.register_forward_hook(look).remove)
+                continue
             # Through __dict__, since a bridge hands attributes it does not know to the module it wraps.
             stack.callback(_restore, block, block.__dict__.get("forward"))
             block.__dict__["forward"] = skip(block)
@@ -91,25 +97,3 @@ def _restore(block: Any, forward: Callable[..., Any] | None) -> None:
         block.__dict__.pop("forward", None)
     else:
         block.__dict__["forward"] = forward
-
-
-_tuples: weakref.WeakKeyDictionary[TransformerBridge, bool] = weakref.WeakKeyDictionary()
-
-
-def _block_returns_tuple(model: TransformerBridge) -> bool:
-    """Whether this model's blocks return ``(hidden, ...)`` or ``hidden``; seen once, on one token."""
-    if model not in _tuples:
-
-        def look(module: Any, args: Any, output: Any) -> None:
-            _tuples[model] = isinstance(output, tuple)
-            raise Reached
-
-        handle = model.blocks[0].register_forward_hook(look)
-        try:
-            with torch.no_grad():
-                run(model, torch.zeros(1, 1, dtype=torch.long, device=device_of(model)), use_cache=False)
-        except Reached:
-            pass
-        finally:
-            handle.remove()
-    return _tuples[model]

@@ -87,8 +87,8 @@ def _out_of_vocabulary(tokenizer: Any, word: str, number: int) -> str:
 class Decoder:
     """Turns tokens that arrive one by one into the pieces of text that they add."""
 
-    def __init__(self, model: TransformerBridge, prompt: list[int]) -> None:
-        self._tokenizer = model.tokenizer
+    def __init__(self, tokenizer: Any | None, prompt: list[int]) -> None:
+        self._tokenizer = tokenizer
         self._ids = list(prompt)
         self._written = self._text()
 
