@@ -71,6 +71,10 @@ def write_model(directory: Path, architecture: str, *, unknown: bool = False, dt
         "gemma2": lambda: transformers.Gemma2Config(
             **modern, num_key_value_heads=2, head_dim=8, sliding_window=8, query_pre_attn_scalar=8
         ),
+        # Blocks that answer in tuples, and a pattern that can only be read; not among ARCHITECTURES.
+        "gptj": lambda: transformers.GPTJConfig(
+            **shared, n_embd=D_MODEL, n_layer=N_LAYERS, n_head=N_HEADS, n_positions=N_CTX, rotary_dim=4
+        ),
     }[architecture]()
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config)

@@ -68,21 +68,47 @@ def writing(
     model: TransformerBridge, site: Site, write: Callable[[Tensor], Tensor], *, first: bool = False
 ) -> list[Hook]:
     """Return the hooks that put ``write(acts)`` in the place of the activations at ``site``."""
-    point = hook_point(model, site)
-    if site.stream != "resid_mid":
-        return [Hook(point, lambda acts: with_part(acts, site, write(part_of(acts, site))), first)]
+    here = Hook(hook_point(model, site), lambda acts: with_part(acts, site, write(part_of(acts, site))), first)
+    if site.stream == "resid_mid":
+        return _writing_mid(model, site, here)
+    if site.stream == "pattern":
+        return _writing_pattern(model, site, here)
+    return [here]
 
-    # This hook sees only what the second norm reads; the residual stream itself passes by it and is joined
-    # again at the end of the block, so the change is added there.
+
+def _writing_mid(model: TransformerBridge, site: Site, here: Hook) -> list[Hook]:
+    # The hook sees only what the second norm reads; the residual stream itself passes by it and is joined again
+    # at the end of the block, so the change is added there.
     change: list[Tensor] = []
 
-    def at_norm(acts: Tensor) -> Tensor:
-        new = write(acts)
+    def at_norm(acts: Tensor) -> Tensor | None:
+        new = here.function(acts)
+        assert new is not None
         change[:] = [new - acts]
         return new
 
     post = hook_point(model, Site(site.layer, "resid_post"))
-    return [Hook(point, at_norm, first), Hook(post, lambda acts: acts + change.pop(), first=True)]
+    return [here._replace(function=at_norm), Hook(post, lambda acts: acts + change.pop(), first=True)]
+
+
+def _writing_pattern(model: TransformerBridge, site: Site, here: Hook) -> list[Hook]:
+    # Some models compute attention in one piece and show its pattern afterwards, when changing it changes
+    # nothing. There z comes first.
+    order: list[str] = []
+
+    def at_pattern(acts: Tensor) -> Tensor | None:
+        if order == ["z"]:
+            raise ValueError(
+                f"{site!r} can be read but not edited in this model, which computes attention in one piece; "
+                f"edit {Site(site.layer, 'z', site.head)!r}."
+            )
+        order[:] = ["pattern"]
+        return here.function(acts)
+
+    def at_z(acts: Tensor) -> None:
+        order[:] = [] if order else ["z"]
+
+    return [here._replace(function=at_pattern), Hook(hook_point(model, Site(site.layer, "z")), at_z)]
 
 
 def record(

@@ -58,8 +58,9 @@ def resume(
         return run(model, tokens.expand(batch, -1), rows, use_cache=False)
 
 
-# Whether a model's blocks return (hidden, ...) or hidden alone; seen on the first block the first time.
-_in_tuple: weakref.WeakKeyDictionary[TransformerBridge, bool] = weakref.WeakKeyDictionary()
+# What a model's blocks return beside the hidden state: None for the bare tensor, else the rest of a tuple, empty.
+# Seen on the first block the first time.
+_rest: weakref.WeakKeyDictionary[TransformerBridge, tuple[None, ...] | None] = weakref.WeakKeyDictionary()
 
 
 @contextmanager
@@ -74,16 +75,17 @@ def _skipping(model: TransformerBridge, blocks: Sequence[Any], point: Any | None
             hidden = args[0] if args else kwargs["hidden_states"]
             if point is not None and block is blocks[-1]:
                 hidden = point(hidden)
-            return (hidden,) if _in_tuple[model] else hidden
+            rest = _rest[model]
+            return hidden if rest is None else (hidden, *rest)
 
         return forward
 
     def look(module: Any, args: Any, output: Any) -> None:
-        _in_tuple[model] = isinstance(output, tuple)
+        _rest[model] = (None,) * (len(output) - 1) if isinstance(output, tuple) else None
 
     with ExitStack() as stack:
         for number, block in enumerate(blocks):
-            if number == 0 and model not in _in_tuple:
+            if number == 0 and model not in _rest:
                 stack.callback(block.register_forward_hook(look).remove)
                 continue
             # Through __dict__, since a bridge hands attributes it does not know to the module it wraps.
