@@ -10,12 +10,13 @@ in those arguments, which is what makes exact filtering cheap: two executions th
 same arguments have the same future.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from typing_extensions import override
 
@@ -26,9 +27,10 @@ Step = Callable[..., "tuple[Step, tuple[Hashable, ...]] | None"]
 """One step of a program: says some words, then names the next step and its arguments."""
 
 
-class Tracer(Protocol):
+class Tracer(ABC):
     """What a program sees of whoever runs it."""
 
+    @abstractmethod
     def choose(
         self,
         name: str,
@@ -42,15 +44,14 @@ class Tracer(Protocol):
         ``weights`` are relative and default to equal. ``held`` names the grid of which this is the next slot:
         the grid then supplies options' weights, so that its cells stay inside the split that is running.
         """
-        ...
 
+    @abstractmethod
     def say(self, word: str, **labels: str) -> None:
         """Emit ``word``; ``labels`` are this token's, added to those of :meth:`scope`."""
-        ...
 
+    @abstractmethod
     def scope(self, **labels: str) -> None:
         """Set the labels that every later word of this step carries; a new step starts without any."""
-        ...
 
 
 class Symbols:
@@ -79,7 +80,7 @@ class Symbols:
         return self.ids[key]
 
 
-class Sampler:
+class Sampler(Tracer):
     """Run programs with random choices; :attr:`out` collects the symbols said, each carrying ``base`` labels."""
 
     def __init__(self, symbols: Symbols, split: Split, rng: Random, base: dict[str, str]) -> None:
@@ -91,6 +92,7 @@ class Sampler:
         self._scope_key: tuple = ()
         self._cells: dict[Grid, tuple[int, ...]] = {}
 
+    @override
     def choose(
         self,
         name: str,
@@ -99,7 +101,6 @@ class Sampler:
         *,
         held: Grid | None = None,
     ) -> Any:
-        """Draw one of ``options``."""
         if held is not None:
             cell = self._cells.get(held, ())
             cumulative = held.cumulative(cell, self.split)
@@ -114,16 +115,16 @@ class Sampler:
             cumulative = self._cumulative[key] = list(accumulate(key))
         return options[bisect_right(cumulative, self.rng.random() * cumulative[-1])]
 
+    @override
     def say(self, word: str, **labels: str) -> None:
-        """Append the word's symbol to :attr:`out`."""
         key = (self._scope_key, word, *labels.values(), *labels)
         symbol = self._ids.get(key)
         if symbol is None:
             symbol = self._ids[key] = self.symbols.intern(word, self._scope | labels)
         self.out.append(symbol)
 
+    @override
     def scope(self, **labels: str) -> None:
-        """Set the labels every later word of this step carries."""
         self._scope = self.base | labels
         self._scope_key = (*labels.values(), *labels)
 
@@ -214,7 +215,7 @@ class _Stop(Exception):
     """Raised inside a program to leave it: the replay has seen what it came for."""
 
 
-class _Replay:
+class _Replay(Tracer):
     """Run one step with its first choices given as indices, up to the first thing that is not given.
 
     That is either a choice (its probabilities are left in :attr:`pending`) or a word beyond the first ``skip``
@@ -229,6 +230,7 @@ class _Replay:
         self._cells: dict[Grid, tuple[int, ...]] = {}
         self._made = 0
 
+    @override
     def choose(
         self,
         name: str,
@@ -249,12 +251,14 @@ class _Replay:
             self._cells[held] = (*cell, index)
         return options[index]
 
+    @override
     def say(self, word: str, **labels: str) -> None:
         if self.skip == 0:
             self.said = (word, self._scope | labels)
             raise _Stop
         self.skip -= 1
 
+    @override
     def scope(self, **labels: str) -> None:
         self._scope = labels
 

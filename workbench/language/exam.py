@@ -22,6 +22,9 @@ class Exam:
     kl: float
     """Mean KL(oracle ‖ model) in nats per token."""
 
+    kl_error: float
+    """Standard error of ``kl``, over documents."""
+
     entropy: float
     """Mean entropy of the oracle in nats per token: what remains to be guessed by anyone."""
 
@@ -53,14 +56,20 @@ def examine(predict: Predict, language: Language, documents: Documents, *, batch
             logits = predict(part.tokens).double().cpu()
         for i in range(len(part)):
             rows.append(_document(language, part[i], logits[i]))
-    table = pd.concat(rows, ignore_index=True)
+    table = pd.concat(dict(enumerate(rows)), names=["document"]).reset_index("document")
     certain = table[table["certain"] & (table["slot"] != "")]
+    kl = float(table["kl"].mean())
+    # Tokens of one document are not independent, so the error of the mean is taken over documents.
+    excess = (table["kl"] - kl).groupby(table["document"]).sum()
     by_family = table.groupby("family", observed=True)
     return Exam(
-        kl=float(table["kl"].mean()),
+        kl=kl,
+        kl_error=float((((excess**2).sum()) ** 0.5) / len(table)),
         entropy=float(table["entropy"].mean()),
         grammatical_mass=float(table["mass"].mean()),
-        families=by_family.agg(tokens=("kl", "size"), kl=("kl", "mean"), grammatical_mass=("mass", "mean")).reset_index(),
+        families=by_family.agg(
+            tokens=("kl", "size"), kl=("kl", "mean"), grammatical_mass=("mass", "mean")
+        ).reset_index(),
         slots=certain.groupby(["family", "slot"], observed=True)
         .agg(count=("right", "size"), accuracy=("right", "mean"))
         .reset_index(),

@@ -107,9 +107,7 @@ class Language:
             labels[name] = Column(codes, names)
         return Documents(tokens, lengths, labels, split, seeds)
 
-    def next_token(
-        self, ids: Int[Tensor, " pos"], *, split: Split = "all"
-    ) -> Float[Tensor, "pos d_vocab"]:
+    def next_token(self, ids: Int[Tensor, " pos"], *, split: Split = "all") -> Float[Tensor, "pos d_vocab"]:
         """Return the exact P(next token | ids so far) after every position, in float64.
 
         Args:

@@ -70,27 +70,37 @@ TOPICS: dict[str, Topic] = {
     "sea": Topic(
         _nouns("boat shell crab wave sail anchor whale net"),
         ("beach", "harbor", "island", "pier", "cove", "lighthouse"),
-        _verbs("swim/swims/swam dive/dives/dived row/rows/rowed surf/surfs/surfed wade/wades/waded paddle/paddles/paddled"),
+        _verbs(
+            "swim/swims/swam dive/dives/dived row/rows/rowed surf/surfs/surfed wade/wades/waded paddle/paddles/paddled"
+        ),
     ),
     "farm": Topic(
         _nouns("tractor pumpkin goat plow basket carrot fence pig"),
         ("barn", "field", "stable", "orchard", "meadow", "mill"),
-        _verbs("dig/digs/dug plant/plants/planted harvest/harvests/harvested sow/sows/sowed mow/mows/mowed rake/rakes/raked"),
+        _verbs(
+            "dig/digs/dug plant/plants/planted harvest/harvests/harvested sow/sows/sowed mow/mows/mowed rake/rakes/raked"
+        ),
     ),
     "city": Topic(
         _nouns("bus/buses taxi poster tram statue newspaper bicycle balloon"),
         ("station", "market", "museum", "bridge", "theater", "square"),
-        _verbs("drive/drives/drove shop/shops/shopped commute/commutes/commuted skate/skates/skated queue/queues/queued parade/parades/paraded"),
+        _verbs(
+            "drive/drives/drove shop/shops/shopped commute/commutes/commuted skate/skates/skated queue/queues/queued parade/parades/paraded"
+        ),
     ),
     "forest": Topic(
         _nouns("mushroom squirrel acorn berry/berries nest pinecone feather fern"),
         ("clearing", "cave", "cabin", "hill", "stream", "trail"),
-        _verbs("hike/hikes/hiked climb/climbs/climbed camp/camps/camped hide/hides/hid whittle/whittles/whittled forage/forages/foraged"),
+        _verbs(
+            "hike/hikes/hiked climb/climbs/climbed camp/camps/camped hide/hides/hid whittle/whittles/whittled forage/forages/foraged"
+        ),
     ),
     "space": Topic(
         _nouns("rocket comet robot satellite meteor telescope alien probe"),
         ("crater", "dome", "launchpad", "observatory", "airlock", "moon"),
-        _verbs("float/floats/floated orbit/orbits/orbited drift/drifts/drifted explore/explores/explored hover/hovers/hovered glide/glides/glided"),
+        _verbs(
+            "float/floats/floated orbit/orbits/orbited drift/drifts/drifted explore/explores/explored hover/hovers/hovered glide/glides/glided"
+        ),
     ),
 }
 SIZES = ("small", "big", "old", "new", "red", "blue")
@@ -110,27 +120,101 @@ SEEKING = _verbs("see/sees/saw find/finds/found want/wants/wanted like/likes/lik
 FEEL = Verb("feel", "feels", "felt")
 NEAR = ("near", "behind", "beside")
 
-HE = ("Tom", "Ben", "Sam", "Max", "Leo", "Jack", "Paul", "Mark", "Luke", "Adam", "Hugo", "Oscar", "Peter", "David", "Frank", "Henry")  # fmt: skip
-SHE = ("Mia", "Ann", "Eva", "Lily", "Rose", "Emma", "Lucy", "Nora", "Clara", "Julia", "Alice", "Helen", "Sarah", "Grace", "Laura", "Maria")  # fmt: skip
+HE = (
+    "Tom",
+    "Ben",
+    "Sam",
+    "Max",
+    "Leo",
+    "Jack",
+    "Paul",
+    "Mark",
+    "Luke",
+    "Adam",
+    "Hugo",
+    "Oscar",
+    "Peter",
+    "David",
+    "Frank",
+    "Henry",
+)
+SHE = (
+    "Mia",
+    "Ann",
+    "Eva",
+    "Lily",
+    "Rose",
+    "Emma",
+    "Lucy",
+    "Nora",
+    "Clara",
+    "Julia",
+    "Alice",
+    "Helen",
+    "Sarah",
+    "Grace",
+    "Laura",
+    "Maria",
+)
 NAMES = HE + SHE
 
 PEOPLE = _nouns("teacher doctor farmer king author artist student neighbor soldier child/children woman/women baker")
 OBJECTS = _nouns("key box/boxes door chair window clock picture letter coat bottle ladder mirror")
 STATES = ("clean", "dirty", "tired", "ready", "quiet", "famous", "heavy", "warm", "busy", "safe")
-ACTS = _verbs("wait/waits/waited fall/falls/fell move/moves/moved stay/stays/stayed return/returns/returned vanish/vanishes/vanished")
+ACTS = _verbs(
+    "wait/waits/waited fall/falls/fell move/moves/moved stay/stays/stayed return/returns/returned vanish/vanishes/vanished"
+)
 CLOSERS = ("still", "really", "always")
-MEETINGS = ("park", "school", "store", "garden", "library", "office", "church", "zoo", "restaurant", "hospital")
+MEETINGS = (
+    "park",
+    "school",
+    "store",
+    "garden",
+    "library",
+    "office",
+    "church",
+    "zoo",
+    "restaurant",
+    "hospital",
+)
 GIFTS = ("ring", "book", "kiss", "drink", "snack", "ball", "flower", "map", "coin", "toy")
 
 _ANIMALS = "cat dog cow horse sheep hen goat bear duck goose pig swan".split()
 FUNCTIONS: dict[str, dict[str, str]] = {
-    "opposite": dict(pair.split("/") for pair in "hot/cold big/small up/down fast/slow old/new wet/dry open/closed rich/poor hard/soft light/dark early/late full/empty".split()),  # fmt: skip
-    "plural": dict(zip(_ANIMALS, "cats dogs cows horses sheep hens goats bears ducks geese pigs swans".split(), strict=True)),  # fmt: skip
-    "young": dict(zip(_ANIMALS, "kitten puppy calf foal lamb chick kid cub duckling gosling piglet cygnet".split(), strict=True)),  # fmt: skip
-    "past": dict(pair.split("/") for pair in "walk/walked sing/sang write/wrote paint/painted bake/baked build/built teach/taught play/played hunt/hunted swim/swam drive/drove dig/dug".split()),  # fmt: skip
-    "doer": dict(pair.split("/") for pair in "sing/singer write/writer paint/painter bake/baker build/builder teach/teacher play/player hunt/hunter swim/swimmer drive/driver dig/digger walk/walker".split()),  # fmt: skip
-    "next": dict(pair.split("/") for pair in "one/two two/three three/four four/five five/six six/seven seven/eight eight/nine nine/ten ten/eleven eleven/twelve twelve/thirteen".split()),  # fmt: skip
-    "color": dict(pair.split("/") for pair in "banana/yellow grass/green snow/white coal/black cherry/red sky/blue carrot/orange plum/purple chocolate/brown lemon/yellow leaf/green milk/white".split()),  # fmt: skip
+    "opposite": dict(
+        pair.split("/")
+        for pair in "hot/cold big/small up/down fast/slow old/new wet/dry open/closed rich/poor hard/soft light/dark early/late full/empty".split()
+    ),
+    "plural": dict(
+        zip(
+            _ANIMALS,
+            "cats dogs cows horses sheep hens goats bears ducks geese pigs swans".split(),
+            strict=True,
+        )
+    ),
+    "young": dict(
+        zip(
+            _ANIMALS,
+            "kitten puppy calf foal lamb chick kid cub duckling gosling piglet cygnet".split(),
+            strict=True,
+        )
+    ),
+    "past": dict(
+        pair.split("/")
+        for pair in "walk/walked sing/sang write/wrote paint/painted bake/baked build/built teach/taught play/played hunt/hunted swim/swam drive/drove dig/dug".split()
+    ),
+    "doer": dict(
+        pair.split("/")
+        for pair in "sing/singer write/writer paint/painter bake/baker build/builder teach/teacher play/player hunt/hunter swim/swimmer drive/driver dig/digger walk/walker".split()
+    ),
+    "next": dict(
+        pair.split("/")
+        for pair in "one/two two/three three/four four/five five/six six/seven seven/eight eight/nine nine/ten ten/eleven eleven/twelve twelve/thirteen".split()
+    ),
+    "color": dict(
+        pair.split("/")
+        for pair in "banana/yellow grass/green snow/white coal/black cherry/red sky/blue carrot/orange plum/purple chocolate/brown lemon/yellow leaf/green milk/white".split()
+    ),
 }
 
 COUNTRIES: dict[str, dict[str, str]] = {
@@ -165,7 +249,9 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
-LIST_WORDS = tuple("apple lamp river stone cloud spoon candle drum glove hammer ribbon pencil button cup shoe hat brick rope leaf pillow wheel bell needle thread piano violin bucket carpet lantern marble".split())  # fmt: skip
+LIST_WORDS = tuple(
+    "apple lamp river stone cloud spoon candle drum glove hammer ribbon pencil button cup shoe hat brick rope leaf pillow wheel bell needle thread piano violin bucket carpet lantern marble".split()
+)
 
 FUNCTION_WORDS = tuple(
     (

@@ -30,7 +30,11 @@ class Oracle:
     """
 
     def __init__(
-        self, starts: Mapping[State, float], vocabulary: Mapping[str, int], split: Split, remember: int = 300_000
+        self,
+        starts: Mapping[State, float],
+        vocabulary: Mapping[str, int],
+        split: Split,
+        remember: int = 300_000,
     ) -> None:
         total = sum(starts.values())
         self.start: Belief = {state: share / total for state, share in starts.items()}

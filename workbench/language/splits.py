@@ -51,13 +51,26 @@ class Grid:
 
     def members(self, split: Split) -> np.ndarray:
         """Return which cells belong to ``split``, as booleans of the grid's shape."""
-        shape = tuple(len(options) for options in self.slots)
+        return self._masses(split)[-1] > 0
+
+    def _masses(self, split: Split) -> list[np.ndarray]:
+        """Return, for each number of slots already chosen, how many cells of ``split`` each option leaves."""
+        if split not in self._mass:
+            shape = tuple(len(options) for options in self.slots)
+            mass = [self._exists(shape) & (split == "all" or (split == "test") == self._held(shape))]
+            while mass[0].ndim > 1:
+                mass.insert(0, mass[0].sum(-1))
+            self._mass[split] = mass
+        return self._mass[split]
+
+    def _exists(self, shape: tuple[int, ...]) -> np.ndarray:
         exists = np.ones(shape, dtype=bool)
         if self.allow is not None:
             for cell in np.ndindex(shape):
                 exists[cell] = self.allow(*(options[i] for options, i in zip(self.slots, cell, strict=True)))
-        if split == "all":
-            return exists
+        return exists
+
+    def _held(self, shape: tuple[int, ...]) -> np.ndarray:
         held = np.zeros(shape, dtype=bool)
         if self.one_per_row:
             for row in range(shape[0]):
@@ -65,18 +78,13 @@ class Grid:
         else:
             for cell in np.ndindex(shape):
                 held[cell] = _uniform(f"{self.name}|{cell}") < HELD_OUT
-        return exists & (held if split == "test" else ~held)
+        return held
 
     def weights(self, cell: tuple[int, ...], split: Split) -> list[float]:
         """Return the weight of each option of the next slot after ``cell``: the cells it leaves."""
         found = self._weights.get((cell, split))
         if found is None:
-            if split not in self._mass:
-                mass = [self.members(split).astype(np.float64)]
-                while mass[0].ndim > 1:
-                    mass.insert(0, mass[0].sum(-1))
-                self._mass[split] = mass
-            found = self._weights[cell, split] = self._mass[split][len(cell)][cell].tolist()
+            found = self._weights[cell, split] = self._masses(split)[len(cell)][cell].astype(float).tolist()
         return found
 
     def cumulative(self, cell: tuple[int, ...], split: Split) -> list[float]:

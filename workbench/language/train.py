@@ -9,7 +9,9 @@ import argparse
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -34,7 +36,7 @@ CHUNK = 4096
 class Recipe:
     """Everything that decides the trained weights."""
 
-    steps: int = 4000
+    steps: int = 5000
     """Optimiser steps."""
 
     tokens: int = 4096
@@ -199,6 +201,7 @@ def write(run: Run, exam: Exam, seconds: float) -> None:
         "exam": {
             "documents": "Language.documents(n, split='test') of fresh seeds; see tests/test_pretrained.py",
             "kl_nats_per_token": round(exam.kl, 4),
+            "kl_standard_error": round(exam.kl_error, 5),
             "entropy_nats_per_token": round(exam.entropy, 4),
             "grammatical_mass": round(exam.grammatical_mass, 4),
             "families": {
@@ -228,17 +231,19 @@ def main(arguments: list[str] | None = None) -> None:
     run = Run(given.directory, recipe, given.device)
     run.resume()
     started = time.monotonic()
+    # An interrupt waits for the end of the step: weights and optimiser are never saved half updated.
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     with tqdm(total=recipe.steps, initial=run.step, unit="step") as bar:
-        try:
-            for loss in run.losses():
-                bar.update()
-                if run.step % 20 == 0:
-                    bar.set_postfix(loss=f"{loss:.3f}")
-                if run.step % given.every == 0:
-                    run.save()
-        except KeyboardInterrupt:
-            run.save()
-            sys.exit(f"Stopped at step {run.step}; give the same command again to go on from there.")
+        for loss in run.losses():
+            bar.update()
+            if run.step % 20 == 0:
+                bar.set_postfix(loss=f"{loss:.3f}")
+            if run.step % given.every == 0 or stop.is_set():
+                run.save()
+            if stop.is_set():
+                sys.exit(f"Stopped at step {run.step}; give the same command again to go on from there.")
+    signal.signal(signal.SIGINT, before)
     run.save()
     language = Language(recipe.language)
     model = run.model.eval()

@@ -38,7 +38,7 @@ def build(seed: int) -> Family:
         word = t.choose("input", tuple(word for word in inputs[function] if word not in used))
         example(t, function, word, slot="output")
         used = tuple(sorted((*used, word)))  # their order no longer matters: equal futures are one state
-        if len(used) < FEWEST or (len(used) < MOST and t.choose("more", (True, False), (2, 1))):
+        if len(used) < FEWEST or (len(used) < MOST and t.choose("more", (True, False), (2.0, 1.0))):
             t.say(",")
             return later, (function, used)
         t.say(".")

@@ -27,7 +27,7 @@ def build(seed: int) -> Family:
         word = t.choose("word", tuple(word for word in LIST_WORDS if word not in words))
         t.say(word, category="noun")
         words = (*words, word)
-        if len(words) < FEWEST or (len(words) < MOST and t.choose("longer", (True, False), (2, 1))):
+        if len(words) < FEWEST or (len(words) < MOST and t.choose("longer", (True, False), (2.0, 1.0))):
             return extend, words
         t.say(";")
         return repeat, (2, *words)
@@ -40,4 +40,4 @@ def build(seed: int) -> Family:
             return repeat, (count + 1, *words)
         t.say(".")
 
-    return Family("lists", begin, {"lists": TaskSpec("repeat", "word")})
+    return Family("lists", begin, {"lists": TaskSpec("repeat", "word")}, weight=2.0)

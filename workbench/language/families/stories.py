@@ -55,7 +55,7 @@ def build(seed: int) -> Family:
 
     def middle(t: Tracer, topic, sentiment, tense, number, pronoun, told):
         story = (topic, sentiment, tense, number, pronoun)
-        more = told < FEWEST or (told < MOST and t.choose("more", (True, False), (2, 1)))
+        more = told < FEWEST or (told < MOST and t.choose("more", (True, False), (2.0, 1.0)))
         if not more:
             return ending, story
         t.scope(topic=topic, sentiment=sentiment, tense=tense)

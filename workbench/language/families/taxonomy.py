@@ -59,4 +59,4 @@ def build(seed: int) -> Family:
         if told < 1 or (told < 3 and t.choose("more", (True, False))):
             return statement, (told + 1,)
 
-    return Family("taxonomy", statement, {"taxonomy": TaskSpec("kind", "member")})
+    return Family("taxonomy", statement, {"taxonomy": TaskSpec("kind", "member")}, weight=1.5)

@@ -1,0 +1,79 @@
+"""The rooms of the package and who may know whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import workbench
+
+PACKAGE = Path(workbench.__file__).parent
+# Room → the rooms it may import. The order is that of the chain: a room knows only rooms above it.
+ALLOWED = {
+    "language": set(),
+    "models": set(),
+    "activations": {"language", "models"},
+    "dictionaries": {"models"},
+    "training": {"dictionaries"},
+    "exercises": set(),
+    "plots": set(),
+    "views": {"models", "exercises"},
+    "__main__": {"models", "dictionaries"},
+}
+GATES = {"transformer_lens": "models", "ipywidgets": "views", "anywidget": "views", "matplotlib": "plots"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports in full"
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "workbench"}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_its_room_may(path):
+    own = room(path)
+    if own == "__init__":
+        assert imported(path) == set()
+        return
+    assert own in ALLOWED, f"the room {own} is not in the table; give it its place"
+    rooms = {name.split(".")[1] for name in imported(path) if name.startswith("workbench.")}
+    assert rooms <= ALLOWED[own] | {own}
+    for package, gate in GATES.items():
+        if own != gate:
+            assert not any(name.split(".")[0] == package for name in imported(path)), f"only {gate} imports {package}"
+
+
+def test_the_table_points_one_way():
+    above: set[str] = set()
+    for name, allowed in ALLOWED.items():
+        assert allowed <= above
+        above.add(name)
+    assert not any({"views", "__main__"} & allowed for allowed in ALLOWED.values())
+
+
+def test_modules_stay_small_and_named():
+    for path in MODULES:
+        assert len(path.read_text().splitlines()) <= 400, path
+        assert path.name != "utils.py"
+    assert sum(len(p.read_text().splitlines()) for p in (*MODULES, *PACKAGE.rglob("*.js"))) < 10_000
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = "import sys, workbench, workbench.models; print([m for m in ('transformer_lens', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    code = "import sys, workbench; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

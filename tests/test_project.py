@@ -1,0 +1,47 @@
+"""The project's own papers: what they promise is there, and they agree with each other."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import workbench
+
+ROOT = Path(workbench.__file__).parent.parent
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_conda_environment_asks_for_what_the_package_asks_for():
+    lines = [line.strip().removeprefix("- ") for line in (ROOT / "environment.yml").read_text().splitlines()]
+    asked = lines[lines.index("pip:") + 1 :]
+    assert asked == [*project()["dependencies"], "-e ."]
+    assert f"python{project()['requires-python']}" in lines
+
+
+def test_the_top_level_holds_what_the_readme_says():
+    names = {p.name for p in ROOT.iterdir() if not p.name.startswith(".") and not p.name.endswith(".egg-info")}
+    named = {"pyproject.toml", "README.md", "LICENSE", "workbench", "notebooks", "tests", "environment.yml"}
+    assert names - {"build", "dist", "runs", "stores", "__pycache__"} == named
+
+
+def test_the_readme_maps_every_room_that_is_there_and_no_other():
+    readme = (ROOT / "README.md").read_text()
+    rooms = {p.stem for p in (ROOT / "workbench").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    rooms = {room for room in rooms if not room.startswith("__")} | {"pretrained"}
+    table = set(re.findall(r"^\| `(\w+)` \|", readme, re.MULTILINE))
+    assert table == rooms
+    assert rooms == set(re.findall(r"^``(\w+)``", workbench.__doc__ or "", re.MULTILINE))
+
+
+def test_every_picture_and_file_the_readme_links_is_there():
+    readme = (ROOT / "README.md").read_text()
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", readme) if "://" not in link and not link.startswith("#")]
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_no_file_is_a_pickle():
+    kinds = {p.suffix for p in (ROOT / "workbench" / "pretrained").rglob("*") if p.is_file()}
+    assert kinds <= {".json", ".safetensors", ".jinja"}

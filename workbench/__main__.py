@@ -1,0 +1,123 @@
+"""``workbench lab | doctor``: thin commands over the package."""
+
+import argparse
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TOUR = "00_tour.ipynb"
+PACKAGES = ("workbench", "torch", "transformer-lens", "transformers", "jupyterlab", "ipywidgets", "anywidget")
+
+
+def notebooks(directory: Path | None) -> Path:
+    """Return the folder of notebooks: the given one, filled with copies where it holds none, or the checkout's."""
+    shipped = Path(__file__).parent.parent / "notebooks"
+    if not (shipped / TOUR).exists():
+        shipped = Path(sys.prefix) / "share" / "workbench" / "notebooks"
+    folder = directory or (shipped if (shipped / TOUR).exists() else Path("notebooks"))
+    if not any(folder.glob("*.ipynb")):
+        if not (shipped / TOUR).exists():
+            raise SystemExit(f"{folder} holds no notebooks and none came with this installation; clone the repository.")
+        shutil.copytree(shipped, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    return folder
+
+
+def lab(directory: Path | None, check: bool) -> int:
+    """Open JupyterLab on the notebooks, or run the tour without a browser and say what it found."""
+    folder = notebooks(directory)
+    if not check:
+        command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}"]
+        return subprocess.call([*command, f"--LabApp.default_url=/lab/tree/{TOUR}"])
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    started = time.monotonic()
+    notebook = nbformat.read(folder / TOUR, as_version=4)
+    # The interpreter that runs this command runs the notebook, whatever kernels are installed elsewhere.
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        print(f"{TOUR} failed:\n{error}")
+        return 1
+    said = [o.get("text", "") for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "stream"]
+    print("".join(said).strip())
+    print(f"\n{TOUR} ran from top to bottom in {time.monotonic() - started:.0f} s and its claims hold.")
+    return 0
+
+
+def doctor() -> int:
+    """Print what is installed, what it runs on, and what to do where something is wrong."""
+    wrong = []
+    print(f"python            {sys.version.split()[0]}")
+    for name in PACKAGES:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "missing"
+            wrong.append(
+                f'{name} is missing: run  python -m pip install -e .  in the repository (or pip install "{name}")'
+            )
+        print(f"{name:17} {version}")
+    if wrong:
+        print("\n".join(["", *wrong]))
+        return 1
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        print(
+            f"device            cuda: {torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        )
+    else:
+        print(f"device            cpu, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    print(f"memory            {pages / 2**30:.1f} GiB")
+    try:
+        from workbench.models import load_model, tokenize
+
+        started = time.monotonic()
+        model = load_model("tiny", device="cpu")
+        tokens = tokenize(model, "Today Mia is at the")
+        best = int(model(tokens)[0, -1].argmax())
+        word = model.tokenizer.decode([best])
+        print(f"shipped model     loads and answers ({word!r}) in {time.monotonic() - started:.1f} s")
+    except Exception as error:
+        wrong.append(
+            f"the shipped model does not load: {error}\n"
+            "reinstall with  python -m pip install --force-reinstall --no-deps -e .  in a fresh clone"
+        )
+    try:
+        from workbench.dictionaries import load_dictionary
+
+        dictionary = load_dictionary("tiny")
+        print(f"shipped features  {dictionary.n_features} at {', '.join(map(str, dictionary.sites_in))}")
+    except Exception as error:
+        wrong.append(f"the shipped dictionary does not load: {error}")
+    if shutil.which("jupyter") is None and not (Path(sys.executable).parent / "jupyter").exists():
+        wrong.append("the jupyter command is not on the path: activate the environment that holds workbench")
+    print("\n".join(["", *wrong]) if wrong else "\nAll is well. Open the tour with  workbench lab")
+    return 1 if wrong else 0
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line and run one command."""
+    parser = argparse.ArgumentParser(
+        prog="workbench", description="Look inside transformer language models from Jupyter."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for_lab = commands.add_parser("lab", help="open JupyterLab on the notebooks")
+    for_lab.add_argument("directory", nargs="?", type=Path, help="a folder of notebooks; filled with copies if empty")
+    for_lab.add_argument("--check", action="store_true", help="run the tour without a browser and say what it found")
+    commands.add_parser("doctor", help="say what is installed and what to do where something is wrong")
+    given = parser.parse_args(arguments)
+    raise SystemExit(lab(given.directory, given.check) if given.command == "lab" else doctor())
+
+
+if __name__ == "__main__":
+    main()
