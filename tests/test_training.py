@@ -1,0 +1,438 @@
+"""Training: planted directions are found, nothing is lost however it ends, and bad input is named."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from workbench.dictionaries import TopK, fidelity, load_dictionary, save
+from workbench.models import Site
+from workbench.training import TrainConfig, Training, train
+
+D, TRUE, ACTIVE = 32, 64, 3
+
+
+class Mixtures:
+    """Endless batches x = H V + centre of known unit directions V, with a position that can be saved."""
+
+    def __init__(self, seed: int = 0, size: int = 512, scale: float = 1.0):
+        generator = torch.Generator().manual_seed(seed)
+        self.directions = F.normalize(torch.randn(TRUE, D, generator=generator), dim=-1)
+        self.centre = 2 * torch.randn(D, generator=generator)
+        self.seed, self.size, self.scale, self.drawn = seed, size, scale, 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self) -> Tensor:
+        generator = torch.Generator().manual_seed(1000 * self.seed + self.drawn)
+        self.drawn += 1
+        strengths = 0.5 + torch.rand(self.size, TRUE, generator=generator)
+        active = torch.rand(self.size, TRUE, generator=generator) < ACTIVE / TRUE
+        return self.scale * ((strengths * active) @ self.directions + self.centre)
+
+    def state_dict(self):
+        return {"drawn": self.drawn, "nested": [torch.tensor(self.drawn), {"name": "mixtures"}]}
+
+    def load_state_dict(self, state):
+        assert state["nested"][0].item() == state["drawn"]
+        self.drawn = state["drawn"]
+
+
+def stateless(**options):
+    mixtures = Mixtures(**options)
+    while True:
+        yield next(mixtures)
+
+
+def small(seed: int = 0, **options) -> TopK:
+    return TopK(D, 2 * TRUE, k=4, seed=seed, **options)
+
+
+# Dead after a few steps, so that the auxiliary loss takes part in everything below.
+SHORT = TrainConfig(steps=24, lr=3e-3, dead_tokens=1500, save_every=5)
+
+
+def run_to_end(checkpoint: Path) -> TopK:
+    dictionary = small()
+    for _ in train(dictionary, Mixtures(), SHORT, checkpoint=checkpoint):
+        pass
+    return dictionary
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> TopK:
+    dictionary = small()
+    steps = list(train(dictionary, Mixtures(), SHORT))
+    assert max(step.dead for step in steps) > 0.05
+    return dictionary
+
+
+def same(a: TopK, b: TopK) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+# --- what it is for ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seed", "scale"), [(0, 1.0), (1, 300.0), (2, 0.01), (3, 1.0)])
+def test_the_planted_directions_are_found(seed, scale):
+    batches, dictionary = Mixtures(seed, size=1024, scale=scale), small(seed)
+    for _ in train(dictionary, batches, TrainConfig(steps=400, lr=3e-3, dead_tokens=100_000)):
+        pass
+    best = (batches.directions @ dictionary.W_dec.T).max(dim=1).values
+    assert (best > 0.9).float().mean() >= 0.9
+    # Inputs with more than k active directions cannot be rebuilt; what is left stays well under half.
+    assert fidelity(dictionary, next(batches)).fvu < 0.2
+
+
+def test_dead_features_are_revived():
+    def survivors(dead_tokens: int) -> float:
+        batches, dictionary = Mixtures(size=1024), small()
+        dictionary.initialise(next(batches))
+        with torch.no_grad():
+            dictionary.b_enc[:96] = -8.0  # silent on every input: three in four are dead
+        list(train(dictionary, batches, TrainConfig(steps=300, lr=1e-2, dead_tokens=dead_tokens)))
+        return 1 - fidelity(dictionary, (next(batches) for _ in range(20))).dead
+
+    assert survivors(dead_tokens=10**9) < 0.3
+    assert survivors(dead_tokens=5000) > 0.9
+
+
+def test_a_transcoder_learns_a_map_between_two_sites():
+    read, write = Site(0, "mlp_in"), Site(0, "mlp_out")
+    batches = Mixtures(size=1024)
+    A = torch.randn(D, 16, generator=torch.Generator().manual_seed(3))
+    dictionary = small(d_out=16, sites_in=read, sites_out=write)
+    pairs = ({read: x, write: x @ A} for x in batches)
+    steps = list(train(dictionary, pairs, TrainConfig(steps=400, lr=3e-3)))
+    assert steps[-1].fvu < 0.35 < 0.9 < steps[0].fvu
+
+
+def test_a_step_reports_what_its_batch_shows():
+    batches = [next(Mixtures(seed)) for seed in (0, 1)]
+    dictionary = small()
+    dictionary.initialise(batches[0])
+    heard = []
+    training = train(dictionary, batches, TrainConfig(steps=2, dead_tokens=512), logger=heard.append)
+    expected = fidelity(dictionary, batches[0])
+    first = next(training)
+    assert first.fvu == pytest.approx(expected.fvu, rel=1e-4)
+    assert first.l0 == expected.l0
+    assert first.loss == pytest.approx(sum(float(first.measured[part]) for part in ("reconstruction", "auxk")))
+    assert first.dead == 0
+    expected = fidelity(dictionary, batches[1])
+    silent = 1 - dictionary.encode(batches[0]).fired.float().mean()
+    second = next(training)
+    assert second.fvu == pytest.approx(expected.fvu, rel=1e-4)
+    assert second.dead == pytest.approx(silent.item(), abs=0.05)  # the weights moved one step in between
+    assert (second.step, second.tokens) == (2, 1024)
+    assert heard == [first, second]
+    assert str(second).startswith("step 2: fvu ")
+    assert dictionary.provenance["training"]["tokens"] == 1024
+    with pytest.raises(StopIteration):
+        next(training)
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    config = TrainConfig(steps=100, warmup=0.1, decay=0.2, lr=1.0)
+    rates = [config.lr_at(step, 2**14) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert set(rates[10:80]) == {1.0}
+    assert rates[80:] == pytest.approx([1 - 0.05 * i for i in range(20)])
+    assert TrainConfig(steps=1, warmup=0.0, decay=0.0).lr_at(0, 2**12) == pytest.approx(4e-4)
+
+
+def test_training_works_where_gradients_are_switched_off():
+    with torch.no_grad():
+        assert len(list(train(small(), Mixtures(), TrainConfig(steps=2)))) == 2
+
+
+# --- nothing is lost -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batches", [Mixtures, stateless])
+@pytest.mark.parametrize("leave_at", [1, 7, 10, 23])
+def test_a_resumed_training_ends_in_the_same_weights(tmp_path, uninterrupted, batches, leave_at):
+    for step in train(small(), batches(), SHORT, checkpoint=tmp_path):
+        if step.step == leave_at:
+            break
+    resumed = small(seed=6)
+    steps = [step.step for step in train(resumed, batches(), SHORT, checkpoint=tmp_path)]
+    assert steps == list(range(leave_at + 1, 25))
+    assert same(resumed, uninterrupted)
+
+
+def test_a_random_state_used_by_the_batches_is_restored(tmp_path):
+    def noise():
+        while True:
+            yield torch.randn(64, D)
+
+    def final(**options) -> TopK:
+        dictionary = small()
+        torch.manual_seed(1)
+        for step in train(dictionary, noise(), SHORT, **options):
+            if step.step == 9 and stop:
+                break
+        return dictionary
+
+    stop = False
+    whole = final()
+    stop = True
+    final(checkpoint=tmp_path)
+    stop = False
+    assert same(final(checkpoint=tmp_path), whole)
+
+
+SCRIPT = """
+import sys
+import torch
+torch.set_num_threads(1)
+from test_training import SHORT, Mixtures, small
+from workbench.dictionaries import save
+from workbench.training import train
+
+dictionary = small()
+for step in train(dictionary, Mixtures(), SHORT, checkpoint=sys.argv[1]):
+    print(step.step, flush=True)
+save(dictionary, sys.argv[1] + "/final")
+"""
+
+
+def test_killed_at_any_moment_it_ends_in_the_same_weights(tmp_path, uninterrupted):
+    kills = sorted(random.sample(range(6, 23), 2))
+    first_steps = []
+    for kill in (*kills, None):
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
+        lines = iter(process.stdout.readline, "")
+        first_steps.append(int(next(lines)))
+        if kill is not None:
+            next(line for line in lines if int(line) >= kill)
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == (0 if kill is None else -signal.SIGKILL)
+    assert first_steps[0] == 1 < first_steps[1] <= first_steps[2], f"killed at {kills}"
+    save(uninterrupted, tmp_path / "whole")
+    assert same(*(load_dictionary(tmp_path / name) for name in ("final", "whole"))), f"killed at {kills}"
+
+
+def test_leaving_the_loop_saves_and_says_so(tmp_path, caplog):
+    for step in train(small(), Mixtures(), SHORT, checkpoint=tmp_path):
+        if step.step == 8:
+            break
+    expected = f"Training stopped after step 8 of 24. All is saved in '{tmp_path}': call train again with the same"
+    assert expected in caplog.text
+    assert train(small(), Mixtures(), SHORT, checkpoint=tmp_path).step == 8
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_exception_in_the_loop_body_saves(tmp_path, caplog, error):
+    training = train(small(), Mixtures(), SHORT, checkpoint=tmp_path)
+    with pytest.raises(error, match="in the body"):
+        run_until(training, 8, error("in the body"))
+    assert "Training stopped after step 8 of 24. All is saved" in caplog.text
+    assert train(small(), Mixtures(), SHORT, checkpoint=tmp_path).step == 8
+    assert next(training).step == 9  # and the one at hand can go on
+
+
+def run_until(training: Training, at: int, error: BaseException):
+    for step in training:
+        if step.step == at:
+            raise error
+
+
+def test_an_exception_in_the_logger_saves(tmp_path):
+    def logger(step):
+        if step.step == 8:
+            raise RuntimeError("no more room in the log")
+
+    with pytest.raises(RuntimeError, match="no more room"):
+        list(train(small(), Mixtures(), SHORT, checkpoint=tmp_path, logger=logger))
+    assert train(small(), Mixtures(), SHORT, checkpoint=tmp_path).step == 8
+
+
+class Interrupting(Mixtures):
+    """Mixtures that press Ctrl-C while batch ``at`` is drawn, so in the middle of a step."""
+
+    times, at = 1, 12
+
+    def __next__(self):
+        if self.drawn == self.at:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGINT)
+        return super().__next__()
+
+
+@pytest.mark.parametrize("take", [list, lambda training: [next(training) for _ in range(24)]])
+def test_ctrl_c_inside_a_step_waits_until_the_step_is_whole(tmp_path, uninterrupted, take):
+    before = signal.getsignal(signal.SIGINT)
+    training = train(small(), Interrupting(), SHORT, checkpoint=tmp_path)
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 13 of 24\. All is saved in '.*': call train"):
+        take(training)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert same(run_to_end(tmp_path), uninterrupted)
+
+
+def test_ctrl_c_twice_stops_at_once_and_spoils_nothing_on_disk(tmp_path, uninterrupted):
+    batches = Interrupting()
+    batches.times = 2
+    training = train(small(), batches, SHORT, checkpoint=tmp_path)
+    with pytest.raises(KeyboardInterrupt, match=r"step 12 of 24, inside the next one.*still holds step 10"):
+        list(training)
+    with pytest.raises(ValueError, match="inside the next one, which cannot be saved"):
+        next(training)
+    with pytest.raises(ValueError, match="inside the next one, which cannot be saved"):
+        training.save()
+    assert same(run_to_end(tmp_path), uninterrupted)
+
+
+def test_ctrl_c_without_a_directory_says_how_to_go_on(uninterrupted):
+    dictionary = small()
+    training = train(dictionary, Interrupting(), SHORT)
+    with pytest.raises(KeyboardInterrupt, match=r"step 13 of 24\. Loop over it again to go on; a checkpoint"):
+        list(training)
+    assert [step.step for step in training] == list(range(14, 25))
+    assert same(dictionary, uninterrupted)
+
+
+def test_pause_ends_the_loop_from_any_thread_and_resume_goes_on(tmp_path, uninterrupted):
+    dictionary = small()
+    training = train(dictionary, Mixtures(), SHORT, checkpoint=tmp_path)
+    done = []
+
+    def work():
+        for step in training:
+            done.append(step.step)
+            if step.step == 6:
+                other = threading.Thread(target=training.pause)
+                other.start()
+                other.join()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    assert done == [1, 2, 3, 4, 5, 6]
+    assert train(small(), Mixtures(), SHORT, checkpoint=tmp_path).step == 6
+    assert list(training) == []
+    assert [step.step for step in training.resume()] == list(range(7, 25))
+    assert training.finished
+    assert same(dictionary, uninterrupted)
+
+
+def test_a_closed_training_is_saved_and_over(tmp_path):
+    training = train(small(), Mixtures(), SHORT, checkpoint=tmp_path)
+    for step in training:
+        if step.step == 3:
+            training.close()
+    assert training.step == 3
+    assert training.dictionary.W_enc.grad is None
+    assert train(small(), Mixtures(), SHORT, checkpoint=tmp_path).step == 3
+    with pytest.raises(ValueError, match="closed; call train again with the same checkpoint directory"):
+        training.resume()
+
+
+def test_a_finished_training_takes_no_step_and_brings_its_weights(tmp_path, uninterrupted):
+    run_to_end(tmp_path)
+    again = small(seed=3)
+    assert list(train(again, Mixtures(), SHORT, checkpoint=tmp_path)) == []
+    assert same(again, uninterrupted)
+
+
+def test_a_checkpoint_is_safetensors_and_json(tmp_path):
+    run_to_end(tmp_path)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["config"]["steps"] == 24
+
+
+# --- bad input -----------------------------------------------------------------------------------------------
+
+
+def test_a_nan_in_a_batch_stops_before_the_weights_are_touched(tmp_path):
+    class Spoiled(Mixtures):
+        def __next__(self):
+            batch = super().__next__()
+            if self.drawn == 13:
+                batch[[3, 4], 0] = torch.nan
+            return batch
+
+    dictionary = small()
+    with pytest.raises(ValueError, match=r"loss of step 13 is nan: 2 of its 512 activations.*still holds step 10"):
+        list(train(dictionary, Spoiled(), SHORT, checkpoint=tmp_path))
+    assert all(parameter.isfinite().all() for parameter in dictionary.parameters())
+    assert train(small(), Mixtures(), SHORT, checkpoint=tmp_path).step == 10
+
+
+def test_divergence_keeps_the_last_good_checkpoint(tmp_path):
+    dictionary = small()
+
+    def overflow(step):
+        if step.step == 9:
+            dictionary.b_dec.data[0] = torch.inf
+
+    with pytest.raises(ValueError, match=r"loss of step 10 is (inf|nan): the learning rate, 0.003, is likely too high"):
+        list(train(dictionary, Mixtures(), SHORT, checkpoint=tmp_path, logger=overflow))
+    assert train(small(), Mixtures(), SHORT, checkpoint=tmp_path).step == 5
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    dictionary = small()
+    training = train(dictionary, Mixtures(), SHORT, checkpoint=tmp_path)
+    next(training)
+    dictionary.W_enc.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"weights diverged before step 1:.*still holds step 0"):
+        training.save()
+
+
+def test_batches_that_end_early_are_explained_and_the_work_kept(tmp_path):
+    few = [next(Mixtures(seed)) for seed in range(7)]
+    with pytest.raises(ValueError, match="batches ended after step 7 of 24; give batches that go round"):
+        list(train(small(), few, SHORT, checkpoint=tmp_path))
+    training = train(small(), few, SHORT, checkpoint=tmp_path)
+    assert training.step == 7
+    with pytest.raises(ValueError, match="batches ended after step 7 of 24"):
+        next(training)
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    run_to_end(tmp_path)
+    with pytest.raises(ValueError, match=r"whose dictionary has options=\{'k': 4\}; this one has options=\{'k': 5\}"):
+        train(TopK(D, 2 * TRUE, k=5), Mixtures(), SHORT, checkpoint=tmp_path)
+    config = TrainConfig(steps=24, lr=0.01, dead_tokens=1500, save_every=9)
+    with pytest.raises(ValueError, match=r"whose config has lr=0.003; this one has lr=0.01. Give the same to go on"):
+        train(small(), Mixtures(), config, checkpoint=tmp_path)
+
+
+def test_a_position_that_json_cannot_hold_shows_at_the_first_step(tmp_path):
+    batches = Mixtures()
+    batches.state_dict = lambda: {"rng": random.Random(0).getstate()}
+    with pytest.raises(TypeError, match=r"state.feed.position.rng holds a tuple; a state that can be saved is made"):
+        next(train(small(), batches, SHORT, checkpoint=tmp_path))
+
+
+def test_saving_needs_a_directory():
+    with pytest.raises(ValueError, match="nowhere to save to; give train a checkpoint directory"):
+        train(small(), Mixtures(), SHORT).save()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": 5, "save_every": 0}, "save_every must be at least 1, got 0"),
+        ({"steps": 5, "lr": 0.0}, "lr must be positive, or None for the default, got 0.0"),
+        ({"steps": 5, "warmup": 0.9, "decay": 0.2}, "together at most 1, got 0.9 and 0.2"),
+    ],
+)
+def test_a_config_that_cannot_be_is_explained(options, words):
+    with pytest.raises(ValueError, match=words):
+        TrainConfig(**options)

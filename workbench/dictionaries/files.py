@@ -1,0 +1,70 @@
+"""A JSON manifest and the safetensors file it names, written so that a reader meets the old pair or the new.
+
+The tensors go to a file named after their hash; they count once the manifest that names them has replaced the
+old one, which is a single rename. Whatever stops a write before that leaves the previous state readable.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FORMAT = 1
+
+
+def write(directory: Path, name: str, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write ``name.json`` and its tensors into ``directory`` in place of an earlier pair."""
+    json.dumps(manifest, allow_nan=False)  # speaks up before anything is written
+    directory.mkdir(parents=True, exist_ok=True)
+    part = directory / f".{name}.part"
+    try:
+        part.touch()
+        mode = part.stat().st_mode
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, part)
+        part.chmod(mode)  # safetensors makes files that only their owner can read
+        digest = _digest(part)
+        weights = directory / f"{name}-{digest[:12]}.safetensors"
+        _settle(part, weights)
+        part.write_text(json.dumps({"format": FORMAT, **manifest, "tensors": weights.name, "sha256": digest}, indent=1))
+        _settle(part, directory / f"{name}.json")
+    finally:
+        part.unlink(missing_ok=True)
+    for old in directory.glob(f"{name}-*.safetensors"):
+        if old != weights:
+            old.unlink(missing_ok=True)
+
+
+def read(directory: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the manifest ``name.json`` of ``directory`` and the tensors it names."""
+    path = directory / f"{name}.json"
+    try:
+        manifest = json.loads(path.read_text())
+        version, weights, digest = manifest["format"], directory / manifest["tensors"], manifest["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"'{path}' is not a manifest of workbench ({error!r}); write it again.") from None
+    if version != FORMAT:
+        raise ValueError(f"'{path}' has format {version!r}, this workbench reads {FORMAT}; update workbench.")
+    if not weights.is_file():
+        raise ValueError(f"'{path}' names '{weights.name}', which is not beside it; copy both files.")
+    if _digest(weights) != digest:
+        raise ValueError(
+            f"'{weights}' is truncated, corrupt or swapped: it is not what '{path.name}' describes. "
+            "Copy both files again, or write them again."
+        )
+    return manifest, load_file(weights)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _settle(part: Path, path: Path) -> None:
+    """Rename, once the content has reached the disk: a power cut must not leave a name without content."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,69 @@
+"""From what a caller gives to the tensors a dictionary takes, with a sentence where that is not possible."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from workbench.models import Site
+
+Batch = Tensor | Mapping[Site, Tensor]
+"""Activations [batch, d] of one site, or of several sites by name."""
+
+
+def as_sites(sites: Site | Sequence[Site]) -> tuple[Site, ...]:
+    """Return one or several sites as a tuple."""
+    return (sites,) if isinstance(sites, Site) else tuple(sites)
+
+
+def named(sites: Sequence[Site]) -> str:
+    """Return the sites as words."""
+    return ", ".join(f"'{site}'" for site in sites) or "no named site"
+
+
+def pick(batch: Mapping[Site, Tensor], sites: tuple[Site, ...]) -> Tensor:
+    """Return the activations at ``sites``: [batch, d] for one site, [batch, site, d] for several."""
+    if missing := [site for site in sites if site not in batch]:
+        raise KeyError(f"The batch lacks {named(missing)}; it holds {named(list(batch))}. Record that site too.")
+    if not sites:
+        raise ValueError(
+            f"The batch maps {named(list(batch))} to activations, but this dictionary names no site; "
+            "build it with sites_in=Site(…), or give it a tensor."
+        )
+    return batch[sites[0]] if len(sites) == 1 else torch.stack([batch[site] for site in sites], dim=1)
+
+
+def of_width(x: Tensor, width: int, like: Tensor) -> Tensor:
+    """Return ``x`` in the dtype and on the device of ``like``, if it holds activations of this width."""
+    if not x.is_floating_point():
+        raise TypeError(f"Activations are a tensor of floating-point numbers, got {x.dtype}.")
+    if x.ndim == 0 or x.shape[-1] != width:
+        raise ValueError(
+            f"This dictionary takes activations of width {width} here, got shape {tuple(x.shape)}; "
+            "check that it was made for this model and site."
+        )
+    return x.to(like)
+
+
+def refuse_nonfinite(x: Tensor) -> None:
+    """Raise if any activation holds NaN or infinity."""
+    finite = torch.isfinite(x)
+    if not finite.all():
+        bad = int((~finite).flatten(0, -2).any(-1).sum())
+        raise ValueError(
+            f"{bad} of {x[..., 0].numel()} activations hold NaN or infinity; a dictionary takes finite ones. "
+            "Leave those rows out, or record the model in float32."
+        )
+
+
+def units(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of a sample and the scale that gives what is left a mean square of one."""
+    centre = x.mean(0)
+    power = (x - centre).square().mean()
+    # A constant leaves a rounding error, not a zero: the mean square must stand out from the centre's.
+    if len(x) < 2 or power <= 1e-12 * centre.square().mean():
+        raise ValueError(
+            f"A sample of {len(x)} activations that do not vary gives no unit of length; "
+            "a dictionary is initialised on at least two different ones."
+        )
+    return centre, power.rsqrt()

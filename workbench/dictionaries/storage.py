@@ -1,0 +1,77 @@
+"""Dictionaries on disk: ``dictionary.json`` and one safetensors file.
+
+What is stored is always the folded dictionary, whose weights act on activations as they are, so that any
+reader gets codes and reconstructions in the units of the activations from four arrays and two products.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workbench.dictionaries import files
+from workbench.dictionaries.dictionary import Dictionary
+from workbench.dictionaries.topk import TopK
+from workbench.models import Site
+
+ARCHITECTURES: dict[str, type[TopK]] = {"TopK": TopK}
+
+PRETRAINED = Path(__file__).parent.parent / "pretrained"
+
+NAME = "dictionary"
+
+UNITS = {"centre_in", "centre_out", "scale_in", "scale_out", "initialised"}
+"""What folding empties, and a file therefore leaves out."""
+
+
+def save(dictionary: Dictionary, directory: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a dictionary and its ``provenance`` into ``directory``, replacing an earlier one at once.
+
+    Loading gives ``dictionary.folded()`` back, exactly with float32. A half-precision ``dtype`` halves the
+    matrices and leaves vectors alone: a bias holds the centre of the activations and can be large.
+    """
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}.")
+    state = {key: tensor for key, tensor in dictionary.folded().state_dict().items() if key not in UNITS}
+    tensors = {key: tensor.to(dtype if tensor.ndim > 1 else torch.float32) for key, tensor in state.items()}
+    manifest = {**dictionary.describe(), "provenance": dictionary.provenance}
+    files.write(Path(directory), NAME, manifest, tensors)
+
+
+def load_dictionary(name_or_directory: str | Path = "tiny") -> Dictionary:
+    """Return a saved dictionary in float32 whose parameters take no gradient; "tiny" is the shipped one."""
+    directory = PRETRAINED / NAME if name_or_directory == "tiny" else Path(name_or_directory)
+    if not (directory / f"{NAME}.json").is_file():
+        raise ValueError(
+            f"'{directory}' {'holds no ' + NAME + '.json' if directory.is_dir() else 'is not a directory'}; "
+            'give "tiny" or a directory that workbench.dictionaries.save wrote.'
+        )
+    manifest, tensors = files.read(directory, NAME)
+    dictionary = _empty(manifest, directory)
+    shapes = {key: tensor.shape for key, tensor in dictionary.state_dict().items() if key not in UNITS}
+    if shapes != (found := {key: tensor.shape for key, tensor in tensors.items()}):
+        raise ValueError(f"'{directory}' should hold tensors {shapes}, but holds {found}; save it again.")
+    dictionary.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=False)
+    dictionary.initialised.fill_(True)
+    dictionary.provenance = manifest.get("provenance", {})
+    return dictionary.requires_grad_(False)
+
+
+def _empty(manifest: dict[str, Any], directory: Path) -> Dictionary:
+    architecture = manifest.get("architecture")
+    if architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"'{directory}' holds a dictionary of architecture {architecture!r}; this workbench knows "
+            f"{', '.join(ARCHITECTURES)}. Update workbench, or load it with the package that wrote it."
+        )
+    try:
+        return ARCHITECTURES[architecture](
+            manifest["d_in"],
+            manifest["n_features"],
+            d_out=manifest["d_out"],
+            sites_in=[Site.parse(site) for site in manifest["sites_in"]],
+            sites_out=[Site.parse(site) for site in manifest["sites_out"]],
+            **manifest["options"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"'{directory / NAME}.json' does not describe a {architecture} ({error!r}).") from None

@@ -1,0 +1,17 @@
+"""The one loop that trains dictionaries. Takes batches of activations; knows no language model.
+
+=================  ==================================================================================
+``config``         ``TrainConfig``: how to take steps
+``loop``           ``train`` and ``Training``
+``step``           ``Step``: what one step reports
+``feed``           batches, and the place reached in them
+``checkpoint``     the state of a training as tensors and JSON
+``interrupt``      Ctrl-C waits until a step is whole
+=================  ==================================================================================
+"""
+
+from workbench.training.config import TrainConfig
+from workbench.training.loop import Training, train
+from workbench.training.step import Step
+
+__all__ = ["Step", "TrainConfig", "Training", "train"]

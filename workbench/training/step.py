@@ -1,0 +1,56 @@
+"""What one training step reports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finished optimiser step.
+
+    The measurements stay on the device until they are read, so a step that nobody reads costs no
+    synchronisation.
+    """
+
+    step: int
+    """How many steps are done, this one included."""
+
+    tokens: int
+    """How many activations have been trained on."""
+
+    tokens_per_second: float
+    """Activations per second since this run began or went on, the time in the caller's loop left out."""
+
+    lr: float
+    """Learning rate of this step."""
+
+    measured: Mapping[str, Tensor]
+    """Scalar tensors: "loss", "fvu", "l0", "dead", and each part of the loss under its own name."""
+
+    @property
+    def loss(self) -> float:
+        """What was minimised, on this batch."""
+        return float(self.measured["loss"])
+
+    @property
+    def fvu(self) -> float:
+        """Fraction of the variance of this batch left unexplained, before the step."""
+        return float(self.measured["fvu"])
+
+    @property
+    def l0(self) -> float:
+        """Mean number of active features."""
+        return float(self.measured["l0"])
+
+    @property
+    def dead(self) -> float:
+        """Share of features silent for ``TrainConfig.dead_tokens`` activations."""
+        return float(self.measured["dead"])
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.step}: fvu {self.fvu:.4f}, l0 {self.l0:.1f}, dead {self.dead:.1%}, "
+            f"{self.tokens_per_second:,.0f} tokens/s"
+        )
