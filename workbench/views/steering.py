@@ -1,0 +1,237 @@
+"""Turn one direction up and down while three texts stream: steered, unsteered, and with a random direction.
+
+State: the values of the controls and what is shown. Engine: ``comparison``, in a job. View: ordinary controls
+over a ``ColumnsView``.
+"""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ipywidgets
+import traitlets
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import override
+
+from workbench.models import Site, TransformerBridge
+from workbench.views.base import Panel, rounded
+from workbench.views.columns import ColumnsView, Shown
+from workbench.views.comparison import Comparison, Writer, model_writer, target_set
+from workbench.views.jobs import WORKER, Job, JobState, guarded
+
+
+class Texts(NamedTuple):
+    """What the three columns hold, without the prompt."""
+
+    steered: str
+    unsteered: str
+    random: str
+
+
+class SteeringState(JobState):
+    """The values of the controls and what is shown."""
+
+    prompt = traitlets.Unicode()
+    strength = traitlets.Float()
+    seed = traitlets.Int()
+    shown = traitlets.Instance(Shown, args=())
+
+
+def steering_panel(
+    model: TransformerBridge,
+    *,
+    site: Site,
+    direction: Float[Tensor, " d_model"],
+    prompt: str,
+    unit: float = 1.0,
+    low: float = -2.0,
+    high: float = 2.0,
+    targets: Collection[int] | Collection[str] = (),
+    target_name: str = "target words",
+    seed: int = 0,
+    max_new_tokens: int = 48,
+) -> "SteeringPanel":
+    """Return a panel that adds ``direction`` at ``site`` as strongly as its slider says.
+
+    Strength s adds s · ``unit`` · (``direction`` at length 1) at every position but the first, in the prompt
+    and in what is written. All three texts take the same noise, so at strength 0 they are the same.
+
+    Args:
+        model: The model.
+        site: Where to add; a stream of d_model numbers.
+        direction: The direction; its length is ignored.
+        prompt: What the texts begin with.
+        unit: The length that strength 1 adds, for instance the largest activation of a feature.
+        low: Smallest strength on the slider.
+        high: Largest strength on the slider.
+        targets: Token ids, or words, to count and mark in the texts.
+        target_name: What the targets are called.
+        seed: Seed of the sampling and of the random direction.
+        max_new_tokens: Length of each text.
+    """
+    length = float(direction.norm())
+    if not 0 < length < float("inf"):
+        raise ValueError(f"direction must have a finite length above 0, got one of length {length}.")
+    return SteeringPanel(
+        model_writer(model, site, max_new_tokens),
+        direction=direction.detach() * (unit / length),
+        prompt=prompt,
+        low=low,
+        high=high,
+        targets=targets,
+        target_name=target_name,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        place=str(site),
+    )
+
+
+class SteeringPanel(Panel):
+    """The panel that ``steering_panel`` returns, for any ``Writer``.
+
+    A control that changes starts a new run at once, which cancels the one before. ``run_sync`` runs without a
+    thread, for scripts and tests.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        *,
+        direction: Float[Tensor, " d_model"],
+        prompt: str,
+        low: float = -2.0,
+        high: float = 2.0,
+        targets: Collection[int] | Collection[str] = (),
+        target_name: str = "target words",
+        seed: int = 0,
+        max_new_tokens: int = 48,
+        place: str = "",
+    ) -> None:
+        if not low < high:
+            raise ValueError(f"low must be below high, got {low:g} and {high:g}.")
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be 1 or more, got {max_new_tokens}.")
+        self.comparison = Comparison(writer, direction, target_set(targets), target_name, max_new_tokens, place)
+        self.state = SteeringState(prompt=prompt, strength=min(max(1.0, low), high), seed=seed)
+        self.job: Job | None = None
+        """The newest run in the background."""
+        self._recorded: dict[tuple[str, int, float], Shown] = {}
+        self._listening = True
+
+        self.columns = ColumnsView()
+        super().__init__([self._controls(low, high), self.columns])
+        self.add_class("workbench-steering")
+        traitlets.dlink((self.state, "error"), (self.columns, "error"))
+        self.state.observe(self._on_shown, names="shown")
+        self.state.observe(self._on_control, names=["prompt", "strength", "seed"])
+
+    def _controls(self, low: float, high: float) -> ipywidgets.Widget:
+        wide = {"width": "auto", "flex": "1 1 auto"}
+        step = (high - low) / 40
+        self.prompt = ipywidgets.Text(description="Prompt", continuous_update=False, layout=wide)
+        self.seed = ipywidgets.BoundedIntText(description="Seed", max=2**31 - 1, layout={"width": "140px"})
+        self.slider = ipywidgets.FloatSlider(
+            description="Strength", min=low, max=high, step=step, continuous_update=False, readout=False, layout=wide
+        )
+        self.number = ipywidgets.BoundedFloatText(
+            description="Strength as a number", min=low, max=high, step=step, layout={"width": "72px"}
+        )
+        self.number.add_class("workbench-unlabelled")
+        self.generate = ipywidgets.Button(description="Generate", tooltip="Write the three texts again")
+        self.cancel = ipywidgets.Button(description="Cancel", tooltip="Stop writing")
+        progress = ipywidgets.FloatProgress(max=1.0, layout={"width": "auto"})
+
+        bound = {self.prompt: "prompt", self.slider: "strength", self.number: "strength", self.seed: "seed"}
+        for widget, name in bound.items():
+            traitlets.link((self.state, name), (widget, "value"))
+        traitlets.dlink((self.state, "progress"), (progress, "value"))
+        traitlets.dlink((self.state, "running"), (self.cancel, "disabled"), lambda running: not running)
+        self.generate.on_click(self._on_generate)
+        self.cancel.on_click(self._on_cancel)
+        return ipywidgets.VBox(
+            [
+                ipywidgets.HBox([self.prompt, self.seed]),
+                ipywidgets.HBox([self.slider, self.number, self.generate, self.cancel]),
+                progress,
+            ]
+        )
+
+    @property
+    def error(self) -> str:
+        """What went wrong last, in a sentence; empty if nothing did."""
+        return self.state.error
+
+    @error.setter
+    def error(self, message: str) -> None:
+        self.state.error = message
+
+    @guarded
+    def _on_control(self, change: Any) -> None:
+        if self._listening:
+            self.run()
+
+    @guarded
+    def _on_generate(self, button: ipywidgets.Button) -> None:
+        self.run()
+
+    @guarded
+    def _on_cancel(self, button: ipywidgets.Button) -> None:
+        WORKER.cancel(self.state)
+
+    def _on_shown(self, change: Any) -> None:
+        self.columns.show(self.state.shown)
+
+    def run(self) -> Job:
+        """Start a run with the present settings in the background; the one before is cancelled."""
+        self.job = WORKER.submit(self._work(), self.state)
+        return self.job
+
+    def run_sync(self, strength: float | None = None) -> Texts:
+        """Run here, at ``strength`` or else at the slider's, fill the panel and return the three texts."""
+        if strength is not None:
+            if not self.slider.min <= strength <= self.slider.max:
+                raise ValueError(
+                    f"strength must lie in {self.slider.min:g}..{self.slider.max:g}, the slider's range, "
+                    f"got {strength:g}."
+                )
+            self._listening = False
+            try:
+                self.state.strength = float(strength)
+            finally:
+                self._listening = True
+        WORKER.run_here(self._work(), self.state)
+        return Texts(*(column.text for column in self.state.shown.columns))
+
+    def _work(self) -> Callable[[Job], None]:
+        settings = self.state.prompt, self.state.seed, self.state.strength
+
+        def work(job: Job) -> None:
+            finished = self.comparison.write(*settings, job)
+            if finished is not None:
+                self._recorded[settings] = finished
+
+        return work
+
+    @override
+    def describe(self) -> str:
+        return self.columns.describe()
+
+    @override
+    def snapshot(self) -> dict[str, Any]:
+        columns = self.state.shown.columns
+        return rounded(
+            {
+                "prompt": self.state.prompt,
+                "seed": self.state.seed,
+                "strength": self.state.strength,
+                "shares": {column.title: column.share for column in columns},
+                "texts": {column.title: column.text for column in columns},
+            }
+        )
+
+    @override
+    def export_html(self, path: str | Path, *, title: str = "Steering") -> Path:
+        now = (self.state.prompt, self.state.seed)
+        self.columns.recorded = [self._recorded[key] for key in sorted(self._recorded) if key[:2] == now]
+        return super().export_html(path, title=title)
