@@ -3,12 +3,12 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.models import Context, Edit, GeneratedToken, Site, TransformerBridge, generate, tokenize
+from workbench.models import GeneratedToken, Site, TransformerBridge, generate, tokenize
 from workbench.models.generation import Cancel
+from workbench.steering import add, random_direction
 from workbench.views.columns import Column, Shown
 from workbench.views.jobs import Job
 
@@ -87,18 +87,6 @@ class Comparison:
         return Column(title, list(pieces), share, readout)
 
 
-def add(vector: Float[Tensor, " d_model"]) -> Edit:
-    """Return the edit that adds ``vector`` at every position but the first.
-
-    The first is the beginning-of-text token, an outlier in most models that stands for no word.
-    """
-
-    def edit(acts: Tensor, context: Context) -> Tensor:
-        return acts + vector.to(acts) * (context.positions > 0).unsqueeze(-1)
-
-    return edit
-
-
 def model_writer(model: TransformerBridge, site: Site, max_new_tokens: int) -> Writer:
     """Return the writer that adds the vector at ``site`` of ``model``."""
 
@@ -108,12 +96,6 @@ def model_writer(model: TransformerBridge, site: Site, max_new_tokens: int) -> W
         return generate(model, tokens, edits=edits, seed=seed, cancel=cancel, max_new_tokens=max_new_tokens)
 
     return write
-
-
-def random_direction(direction: Float[Tensor, " d_model"], seed: int) -> Float[Tensor, " d_model"]:
-    """Return a direction drawn uniformly from the sphere, as long as ``direction``."""
-    noise = torch.randn(direction.shape, generator=torch.Generator().manual_seed(seed))
-    return noise.to(direction) * (direction.norm() / noise.norm())
 
 
 def target_set(targets: Collection[int] | Collection[str]) -> frozenset[int | str]:

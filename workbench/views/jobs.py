@@ -43,8 +43,8 @@ def guarded(handler: Handler) -> Handler:
 
 
 def sentence(error: BaseException) -> str:
-    """Return what ``error`` says; its type too, unless it is one of ours, which are sentences already."""
-    if isinstance(error, ValueError | TypeError | KeyError) and error.args:
+    """Return what ``error`` says; its type too, unless it is of a kind that ours are, sentences already."""
+    if isinstance(error, ValueError | TypeError | KeyError | traitlets.TraitError) and error.args:
         return str(error.args[0])
     return f"{type(error).__name__}: {error}"
 

@@ -123,7 +123,7 @@ class SteeringPanel(Panel):
         super().__init__([self._controls(low, high), self.columns])
         self.add_class("workbench-steering")
         traitlets.dlink((self.state, "error"), (self.columns, "error"))
-        self.state.observe(self._on_shown, names="shown")
+        self.state.observe(self._show, names="shown")
         self.state.observe(self._on_control, names=["prompt", "strength", "seed"])
 
     def _controls(self, low: float, high: float) -> ipywidgets.Widget:
@@ -179,7 +179,7 @@ class SteeringPanel(Panel):
     def _on_cancel(self, button: ipywidgets.Button) -> None:
         WORKER.cancel(self.state)
 
-    def _on_shown(self, change: Any) -> None:
+    def _show(self, change: Any) -> None:
         self.columns.show(self.state.shown)
 
     def run(self) -> Job:

@@ -66,7 +66,8 @@ class TokenView(View):
         picked = proposal["value"]
         inside = len(picked) == 2 and 0 <= picked[0] < len(self.rows)
         if picked and not (inside and 0 <= picked[1] < len(self.rows[picked[0]]["tokens"])):
-            raise ValueError(f"picked must be [row, position] of a token shown here or [], got {picked}.")
+            # This kind, because traitlets then takes the old value back.
+            raise traitlets.TraitError(f"picked must be [row, position] of a token shown here or [], got {picked}.")
         return picked
 
     @override
