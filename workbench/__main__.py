@@ -1,4 +1,4 @@
-"""``workbench lab | doctor``: thin commands over the package."""
+"""``workbench lab | doctor | train``: thin commands over the package."""
 
 import argparse
 import importlib.metadata
@@ -105,6 +105,54 @@ def doctor() -> int:
     return 1 if wrong else 0
 
 
+def train(given: argparse.Namespace) -> int:
+    """Train a dictionary on the activations of a model, measure it on held-out text, and save it."""
+    from dataclasses import asdict
+
+    import torch
+    from tqdm import tqdm
+
+    from workbench.activations import ActivationStore
+    from workbench.dictionaries import TopK, fidelity, save
+    from workbench.language import Language
+    from workbench.models import Site, fingerprint, load_model
+    from workbench.training import TrainConfig
+    from workbench.training import train as start
+
+    model = load_model(given.model)
+    site = Site(model.cfg.n_layers // 2 if given.layer is None else given.layer, given.stream)
+    if given.text is None:
+        language = Language(0)
+        source = language.documents(given.documents, split="train", seed=given.seed)
+        held_out = language.documents(max(100, given.documents // 10), split="test", seed=given.seed)
+    else:
+        lines = [line for line in given.text.read_text().splitlines() if line.strip()]
+        cut = max(1, len(lines) // 10)
+        source, held_out = lines[cut:], lines[:cut]
+    store = ActivationStore.collect(model, source, [site])
+    batches = store.batches([site], given.batch, given.seed)
+    dictionary = TopK(model.cfg.d_model, given.features, k=given.k, sites_in=site, seed=given.seed)
+    config = TrainConfig(steps=given.steps, lr=given.lr, dead_tokens=given.dead_tokens)
+    with tqdm(total=given.steps, unit="step") as bar:
+        for step in start(dictionary, batches, config, checkpoint=given.directory / "unfinished"):
+            bar.update(step.step - bar.n)
+            if step.step % 100 == 0:
+                bar.set_postfix_str(str(step))
+    rows = ActivationStore.collect(model, held_out, [site]).batches([site], 20_000, 0)
+    found = fidelity(dictionary, next(rows))
+    dictionary.provenance = {
+        "command": "workbench train " + " ".join(sys.argv[2:]),
+        "model": fingerprint(model),
+        "rows": len(store),
+        "training": asdict(config),
+        "held_out": {key: round(value, 4) for key, value in asdict(found).items()},
+    }
+    save(dictionary, given.directory, dtype=torch.float16 if given.half else torch.float32)
+    shutil.rmtree(given.directory / "unfinished")
+    print(f"{given.directory}: {given.features} features at {site}; {found}")
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line and run one command."""
     parser = argparse.ArgumentParser(
@@ -115,8 +163,36 @@ def main(arguments: list[str] | None = None) -> None:
     for_lab.add_argument("directory", nargs="?", type=Path, help="a folder of notebooks; filled with copies if empty")
     for_lab.add_argument("--check", action="store_true", help="run the tour without a browser and say what it found")
     commands.add_parser("doctor", help="say what is installed and what to do where something is wrong")
+    for_train = commands.add_parser("train", help="train a dictionary on a model's activations")
+    for_train.add_argument("directory", type=Path, help="where to write it; a stopped training goes on from there")
+    for_train.add_argument("--model", default="tiny", help="a shipped name, a Hugging Face directory or a hub id")
+    for_train.add_argument("--layer", type=int, help="default: the middle one")
+    for_train.add_argument("--stream", default="resid_post")
+    for_train.add_argument("--text", type=Path, help="a file, one text per line; default: the built-in language")
+    for name, value in {
+        "documents": 40_000,
+        "features": 1024,
+        "k": 16,
+        "steps": 4000,
+        "batch": 2048,
+        "seed": 0,
+    }.items():
+        for_train.add_argument(f"--{name}", type=int, default=value)
+    for_train.add_argument("--lr", type=float, help="default: by the number of features, as Gao et al. (2024)")
+    for_train.add_argument("--dead-tokens", type=int, default=200_000, help="silent for so long, a feature is revived")
+    for_train.add_argument("--half", action="store_true", help="store the matrices in half precision")
     given = parser.parse_args(arguments)
-    raise SystemExit(lab(given.directory, given.check) if given.command == "lab" else doctor())
+    try:
+        match given.command:
+            case "lab":
+                code = lab(given.directory, given.check)
+            case "train":
+                code = train(given)
+            case _:
+                code = doctor()
+    except ValueError as error:
+        raise SystemExit(f"workbench {given.command}: {error}") from None
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

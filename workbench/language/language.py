@@ -13,7 +13,7 @@ from workbench.language.documents import Column, Documents
 from workbench.language.engine import Choice, Recorder, Sampler, State, Symbols
 from workbench.language.families import Family, families
 from workbench.language.labels import LABELS
-from workbench.language.lexicon import BOS, EOS, PAD, VOCABULARY
+from workbench.language.lexicon import BOS, EOS, PAD, TOPICS, VOCABULARY
 from workbench.language.oracle import Oracle
 from workbench.language.splits import Split, check_split
 from workbench.language.tasks import Task, collect
@@ -36,6 +36,9 @@ class Language:
 
     vocabulary = VOCABULARY
     """Word → token id."""
+
+    topics = {name: topic.words for name, topic in TOPICS.items()}
+    """Topic of a story → the words by which it shows, in every form."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed

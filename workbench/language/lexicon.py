@@ -40,6 +40,12 @@ class Topic(NamedTuple):
     places: tuple[str, ...]
     verbs: tuple[Verb, ...]
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All of them, in every form."""
+        forms = (form for word in (*self.things, *self.verbs) for form in word)
+        return tuple(dict.fromkeys((*self.places, *forms)))
+
 
 def _nouns(text: str) -> tuple[Noun, ...]:
     """Read ``singular/plural`` pairs; a bare word takes an s."""
@@ -267,9 +273,7 @@ def _everything() -> Iterator[str]:
     yield from MARKS
     yield from FUNCTION_WORDS
     for topic in TOPICS.values():
-        yield from (form for noun in topic.things for form in noun)
-        yield from topic.places
-        yield from (form for verb in topic.verbs for form in verb)
+        yield from topic.words
     for table in (MOODS, FEELINGS):
         yield from (word for words in table.values() for word in words)
     for verbs in (*ENDINGS.values(), SEEKING, (FEEL,), ACTS):

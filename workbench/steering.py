@@ -1,0 +1,29 @@
+"""Directions into edits: what is added to the residual stream, and the control it is compared with.
+
+The edits are functions for ``models.edited`` and ``models.generate``; this room knows nothing of how they are
+applied. Positions are absolute, so an edit acts alike on a prompt, in cached generation and in a batch.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.models import Context, Edit
+
+
+def add(vector: Float[Tensor, " d_model"]) -> Edit:
+    """Return the edit that adds ``vector`` at every position but the first (activation addition, Turner et al. 2023).
+
+    The first is the beginning-of-text token, an outlier in most models that stands for no word.
+    """
+
+    def edit(acts: Tensor, context: Context) -> Tensor:
+        return acts + vector.to(acts) * (context.positions > 0).unsqueeze(-1)
+
+    return edit
+
+
+def random_direction(direction: Float[Tensor, " d_model"], seed: int) -> Float[Tensor, " d_model"]:
+    """Return a direction drawn uniformly from the sphere, as long as ``direction``: the floor of any effect."""
+    noise = torch.randn(direction.shape, generator=torch.Generator().manual_seed(seed))
+    return noise.to(direction) * (direction.norm() / noise.norm())
