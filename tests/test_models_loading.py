@@ -207,7 +207,7 @@ def test_a_word_out_of_vocabulary_is_named(tmp_path, unknown):
 
 
 def test_text_past_the_context_is_met_by_a_sentence(tiny_model):
-    with pytest.raises(ValueError, match=f"has 61 tokens, but the model reads at most {N_CTX}; leave out at least 13"):
+    with pytest.raises(ValueError, match=f"has 61 tokens, but this model reads at most {N_CTX}; leave out at least 13"):
         tokenize(tiny_model, "cat " * 60)
     with pytest.raises(ValueError, match="at least one text"):
         tokenize(tiny_model, [])

@@ -19,14 +19,19 @@ def tokenize(model: TransformerBridge, text: str | list[str]) -> Int[Tensor, "ba
     rows = [encode(model, one) for one in ([text] if isinstance(text, str) else text)]
     if not rows:
         raise ValueError("tokenize needs at least one text, got an empty list.")
-    longest = max(len(row) for row in rows)
+    longest, limit = max(len(row) for row in rows), model.cfg.n_ctx
+    if longest > limit:
+        raise ValueError(
+            f"The text has {longest} tokens, but this model reads at most {limit}; leave out at least "
+            f"{longest - limit}."
+        )
     pad = tokenizer_of(model).pad_token_id
     device = next(model.parameters()).device
     return torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device)
 
 
 def encode(model: TransformerBridge, text: str) -> list[int]:
-    """Return the tokens of one text, the beginning-of-text token first."""
+    """Return the tokens of one text of any length, the beginning-of-text token first."""
     tokenizer = tokenizer_of(model)
     try:
         ids = tokenizer.encode(text, add_special_tokens=False)
@@ -39,14 +44,7 @@ def encode(model: TransformerBridge, text: str) -> list[int]:
         word = _unknown_word(tokenizer, text)
         if word is not None:
             raise ValueError(_out_of_vocabulary(tokenizer, *word))
-    if ids[:1] != [tokenizer.bos_token_id]:
-        ids = [tokenizer.bos_token_id, *ids]
-    if len(ids) > model.cfg.n_ctx:
-        raise ValueError(
-            f"The text has {len(ids)} tokens, but the model reads at most {model.cfg.n_ctx}; "
-            f"leave out at least {len(ids) - model.cfg.n_ctx}."
-        )
-    return ids
+    return ids if ids[:1] == [tokenizer.bos_token_id] else [tokenizer.bos_token_id, *ids]
 
 
 def tokenizer_of(model: TransformerBridge) -> Any:
@@ -57,19 +55,19 @@ def tokenizer_of(model: TransformerBridge) -> Any:
 
 
 def _unknown_word(tokenizer: Any, text: str) -> tuple[str, int] | None:
-    """Return the first word that the vocabulary lacks and its number in the text, counted from 1."""
+    """Return the first word that the vocabulary lacks and its number among the text's words, from 1."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.pre_tokenizer is None:
         return None
     plain = backend.normalizer.normalize_str(text) if backend.normalizer is not None else text
     vocabulary = tokenizer.get_vocab()
-    for number, (word, _) in enumerate(backend.pre_tokenizer.pre_tokenize_str(plain), start=1):
+    for word, (start, _) in backend.pre_tokenizer.pre_tokenize_str(plain):
         try:
             known = tokenizer.unk_token_id not in [token.id for token in backend.model.tokenize(word)]
         except Exception:  # the Rust tokenizers raise a bare Exception
             known = False
         if not known and word not in vocabulary:
-            return word, number
+            return word, len(plain[: start + 1].split())
     return None
 
 
