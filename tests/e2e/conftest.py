@@ -96,7 +96,7 @@ class Lab:
     def open(self, notebook: Path, *, dark: bool = False) -> Watched:
         """Open ``notebook`` and wait for its kernel; the session is attached before anything runs."""
         self._settings("themes", {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"})
-        target = self.folder / notebook.name
+        target = self.folder / notebook.name  # a copy: nothing here is written back
         if notebook != target:
             shutil.copy(notebook, target)
         context = self.browser.new_context(viewport={"width": 1280, "height": 1000})
@@ -128,6 +128,10 @@ class Lab:
     def cells(self, watched: Watched) -> list[dict[str, Any]]:
         """Return the cells as they would be saved."""
         return watched.page.evaluate("() => window.jupyterapp.shell.currentWidget.model.toJSON().cells")
+
+    def count_cells(self, watched: Watched) -> int:
+        """Return the number of cells."""
+        return len(self.cells(watched))
 
     def _settings(self, name: str, values: dict[str, Any]) -> None:
         folder = self.folder.parent / "settings" / "@jupyterlab" / "apputils-extension"

@@ -1,0 +1,68 @@
+"""The shipped notebooks that hold a steering panel, run and steered in JupyterLab with the network blocked."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from e2e.conftest import Watched
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+EXPORT = """
+from workbench.views.steering import SteeringPanel
+shown = next(thing for thing in list(globals().values()) if isinstance(thing, SteeringPanel))
+shown.export_html("{name}.html");
+"""
+
+
+@pytest.mark.parametrize("name", ["00_tour"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_runs_steers_cancels_and_exports(lab, browser, tmp_path, name, theme):
+    path = NOTEBOOKS / f"{name}.ipynb"
+    if not path.exists():
+        pytest.skip(f"{path} is not written yet")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(EXPORT.format(name=name).strip()))
+    copy = tmp_path / f"{name}_{theme}.ipynb"
+    nbformat.write(notebook, copy)
+
+    watched = lab.open(copy, dark=theme == "dark")
+    assert lab.run_all(watched) == []
+    page = watched.page
+    panel = page.locator(".workbench-steering").last
+    panel.scroll_into_view_if_needed()
+    steered = panel.locator("section").first
+    status = panel.get_by_role("status").last
+
+    # By keyboard: the title names the new strength, and the run comes to its end.
+    handle = panel.get_by_role("slider", name="Strength", exact=True)
+    before = steered.get_attribute("aria-label")
+    handle.focus()
+    page.keyboard.press("ArrowLeft")
+    panel.locator(f'section:first-child:not([aria-label="{before}"])').wait_for()
+    status.filter(has_text="Done").wait_for()
+
+    # By mouse, to the lower end, and cancelled on the way.
+    lowest = float(handle.get_attribute("aria-valuemin"))
+    bar = panel.locator(".noUi-base").bounding_box()
+    page.mouse.click(bar["x"] + 2, bar["y"] + bar["height"] / 2)
+    panel.get_by_role("region", name=f"Steered ({lowest:+g})".replace("-", "−"), exact=True).wait_for()
+    panel.get_by_role("button", name="Cancel").click()
+    status.filter(has_text="Cancelled").wait_for()
+
+    # No key of a control reaches the cells.
+    cells = lab.count_cells(watched)
+    handle.focus()
+    for key in ("b", "d", "d"):
+        page.keyboard.press(key)
+    assert lab.count_cells(watched) == cells
+    watched.assert_clean()
+    page.context.close()
+
+    context = browser.new_context(offline=True, color_scheme=theme)
+    export = Watched(context.new_page())
+    export.page.goto((lab.folder / f"{name}.html").as_uri())
+    assert export.page.get_by_role("region").count() == 3
+    export.assert_clean()
+    context.close()
