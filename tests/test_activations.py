@@ -13,9 +13,10 @@ import datasets
 import pytest
 import torch
 from conftest import D_MODEL, N_CTX, WORDS
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from workbench.activations import ActivationStore
+from workbench.activations import ActivationStore, shards
 from workbench.language import Column, Documents
 from workbench.models import Site, edited, load_model, record, tokenize
 
@@ -236,8 +237,11 @@ for way in ways:
         progress = None
         if way.endswith("forward"):
             progress = die
-        else:
+        elif way.endswith("manifest"):
             shards.Manifest.write = lambda self, place: die() or write(self, place)
+        else:
+            save = shards.save_file
+            shards.save_file = lambda rows, file: save(rows, file.with_name(".tmpA1b2C3")) or die() or save(rows, file)
         options = {"batch_tokens": 100, "shard_rows": 100, "progress": progress}
         ActivationStore.collect(model, source, [Site(1)], directory=way, **options)
         os._exit(0)
@@ -249,7 +253,7 @@ def test_a_killed_harvest_goes_on_without_a_lost_or_a_double_row(model_directori
     source = corpus(60)
     source = Documents(source.tokens, source.lengths, {})
     save_file({"tokens": source.tokens, "lengths": source.lengths}, tmp_path / "documents.safetensors")
-    ways = ["in a forward", "between a file and its manifest"]
+    ways = ["in a forward", "in the writing of a file", "between a file and its manifest"]
     command = [sys.executable, "-c", HARVEST, str(model_directories["neox"]), "documents.safetensors", *ways]
     subprocess.run(command, cwd=tmp_path, check=True)
     options = {"batch_tokens": 100, "shard_rows": 100}
@@ -310,6 +314,16 @@ def test_a_full_disk_keeps_what_was_written(tiny_model, tmp_path, monkeypatch, c
     )
     ActivationStore.collect(tiny_model, DOCUMENTS, SITES, directory=tmp_path / "part", **options)
     assert files_of(tmp_path / "part") == files_of(tmp_path / "whole")
+
+
+def test_a_full_disk_is_understood_from_the_writer_of_shards(tiny_model, tmp_path, monkeypatch):
+    def full(columns, file):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(shards, "save_file", full)
+    with pytest.raises(OSError, match=r"The disk is full\. 0 rows of 0 documents are safe"):
+        ActivationStore.collect(tiny_model, DOCUMENTS, [Site(1)], directory=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_finished_harvest_is_not_made_again(tiny_model, tmp_path):

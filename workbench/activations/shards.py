@@ -7,14 +7,15 @@ place, forced to the disk and then renamed, so that whatever stops the process l
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 FORMAT = "workbench activations 1"
@@ -73,7 +74,8 @@ class Manifest:
 
     def write(self, directory: Path) -> None:
         """Put this manifest in ``directory``."""
-        write_atomically(directory / MANIFEST, json.dumps(asdict(self), indent=1).encode())
+        text = json.dumps(asdict(self), indent=1)
+        write_atomically(directory / MANIFEST, lambda file: file.write_text(text, encoding="utf-8"))
 
     @staticmethod
     def read(directory: Path) -> "Manifest | None":
@@ -82,7 +84,7 @@ class Manifest:
         if not file.is_file():
             return None
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(file.read_text(encoding="utf-8"))
             if content["format"] != FORMAT:
                 raise ValueError(content["format"])
             content["parts"] = tuple(Part(**part) for part in content["parts"])
@@ -95,13 +97,12 @@ class Manifest:
             ) from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either there in full or not at all."""
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` write a file so that it is either there in full or not at all."""
     beside = path.with_name(path.name + ".tmp")
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
+        write(beside)
+        with beside.open("rb+") as file:
             os.fsync(file.fileno())
         beside.replace(path)
     except BaseException:
@@ -138,7 +139,13 @@ class FileShard:
     @classmethod
     def write(cls, path: Path, columns: Mapping[str, Tensor]) -> "FileShard":
         """Write ``columns`` to ``path``."""
-        write_atomically(path, save(dict(columns)))
+        try:
+            write_atomically(path, lambda file: save_file(dict(columns), file))
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))  # all it says of a full disk
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         return cls(path, len(columns["token"]))
 
     def check(self) -> None:

@@ -100,7 +100,10 @@ class ActivationStore:
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
             begun = Manifest.read(place)
-            manifest = manifest if begun is None else _same(manifest, begun, place)
+            if begun is not None:
+                manifest = _same(manifest, begun, place)
+                for leftover in (*place.glob("*.tmp"), *place.glob(".tmp*")):  # of a writer that was killed
+                    leftover.unlink()
         return cls(*harvest(model, source, manifest, place, progress))
 
     @classmethod
@@ -110,8 +113,6 @@ class ActivationStore:
         manifest = Manifest.read(place)
         if manifest is None:
             raise ValueError(f"{str(place)!r} holds no activations, for it has no manifest.json; collect writes them.")
-        if not manifest.parts:
-            raise ValueError(f"The harvest in {str(place)!r} stopped before the first rows; collect goes on with it.")
         shards = [FileShard(place / part.file, part.rows) for part in manifest.parts]
         for shard in shards:
             shard.check()
