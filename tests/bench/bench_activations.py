@@ -8,6 +8,7 @@ harvest to disk is the peak of a process of its own that does nothing else, at t
 """
 
 import argparse
+import itertools
 import resource
 import statistics
 import subprocess
@@ -52,15 +53,17 @@ def overhead(model: TransformerBridge, site: Site, count: int, rounds: int) -> N
             for batch in batches:
                 model(batch, stop_at_layer=site.layer + 1, use_cache=False)
 
+    root, numbers = tempfile.TemporaryDirectory(), itertools.count()
+
     def to_disk() -> None:
-        with tempfile.TemporaryDirectory() as directory:
-            ActivationStore.collect(model, source, [site], directory=directory)
+        ActivationStore.collect(model, source, [site], directory=Path(root.name) / str(next(numbers)))
 
     sides = {"plain": plain, "in memory": lambda: ActivationStore.collect(model, source, [site]), "on disk": to_disk}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
             times[name].append(seconds(side))
+    root.cleanup()
     for name in ("in memory", "on disk"):
         ratio = statistics.median(a / b for a, b in zip(times[name], times["plain"], strict=True))
         speed = rows / statistics.median(times[name])

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,24 +40,30 @@ def harvest(
     bos = None if manifest.settings["keep_bos"] or model.tokenizer is None else model.tokenizer.bos_token_id
     digest, number = hashlib.sha256(), -1
     try:
-        for number, window in enumerate(_windows(pieces_of(model, source), manifest.settings["shard_rows"], bos)):
-            for piece in window:
-                digest.update(piece.tokens.to(torch.int32).numpy().tobytes() + b"|")
-            so_far = digest.hexdigest()[:16]
-            if number < len(done):
-                if done[number].source != so_far:
-                    raise ValueError(_other_source(directory))
-                continue
-            columns = _columns(model, window, manifest, bos, progress)
-            part = Part(f"rows-{number:05d}.safetensors", len(columns["token"]), window[-1].doc + 1, so_far)
-            manifest = replace(manifest, parts=(*manifest.parts, part))
-            if directory is None:
-                shards.append(MemoryShard(columns))
-            else:
-                shards.append(FileShard.write(directory / part.file, columns))
-                manifest.write(directory)
-                del columns
-                _trim()
+        # One window is written while the next is computed; leaving the block waits for the writer.
+        with ThreadPoolExecutor(max_workers=1) as writer:
+            written: Future[FileShard] | None = None
+            for number, window in enumerate(_windows(pieces_of(model, source), manifest.settings["shard_rows"], bos)):
+                for piece in window:
+                    digest.update(piece.tokens.to(torch.int32).numpy().tobytes() + b"|")
+                so_far = digest.hexdigest()[:16]
+                if number < len(done):
+                    if done[number].source != so_far:
+                        raise ValueError(_other_source(directory))
+                    continue
+                columns = _columns(model, window, manifest, bos, progress)
+                part = Part(f"rows-{number:05d}.safetensors", len(columns["token"]), window[-1].doc + 1, so_far)
+                manifest = replace(manifest, parts=(*manifest.parts, part))
+                if directory is None:
+                    shards.append(MemoryShard(columns))
+                    continue
+                if written is not None:
+                    shards.append(written.result())
+                    _trim()
+                written = writer.submit(_write, directory, columns, manifest)
+                del columns  # the writer's now, so that it can be freed when written
+            if written is not None:
+                shards.append(written.result())
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"The harvest was interrupted. {_kept(directory)}") from None
     except OSError as error:
@@ -71,6 +78,12 @@ def harvest(
     if directory is not None:
         manifest.write(directory)
     return manifest, shards
+
+
+def _write(directory: Path, columns: dict[str, Tensor], manifest: Manifest) -> FileShard:
+    shard = FileShard.write(directory / manifest.parts[-1].file, columns)
+    manifest.write(directory)
+    return shard
 
 
 def _trim() -> None:
