@@ -18,9 +18,9 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def made(d_in: int = 12, n_features: int = 40, k: int = 5, *, seed: int = 0, **options) -> tuple[TopK, Tensor]:
+def made(d_in: int = 12, n_features: int = 40, k: int = 5, *, seed: int = 0, size: float = 7.0, **options):
     """A dictionary initialised on activations far from zero and far from unit length, and those."""
-    x = 7.0 * random(300, d_in, seed=seed) + 20 * random(d_in, seed=seed + 100)
+    x = size * (random(300, d_in, seed=seed) + 3 * random(d_in, seed=seed + 100))
     dictionary = TopK(d_in, n_features, k=k, seed=seed, **options)
     dictionary.initialise(x)
     with torch.no_grad():
@@ -135,6 +135,17 @@ def test_the_encoder_has_the_gradient_of_its_input():
     assert torch.allclose(here.grad, naive.grad, atol=1e-5)
 
 
+def test_the_decoder_has_the_gradients_of_a_product():
+    codes = made()[0].encode(made()[1])
+    W = random(40, 9).requires_grad_()
+    values = codes.values.detach().requires_grad_()
+    sparse.decode(values, codes.indices, W).sum().backward()  # sum: a gradient without memory of its own
+    naive_W, naive = W.detach().requires_grad_(), values.detach().requires_grad_()
+    (Codes(naive, codes.indices, 40).dense() @ naive_W).sum().backward()
+    assert torch.allclose(W.grad, naive_W.grad, rtol=1e-4)
+    assert torch.allclose(values.grad, naive.grad, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("depth", [0.5, 30.0])
 def test_dead_features_get_a_gradient_into_the_encoder_however_deep_they_lie(depth):
     dictionary, x = made()
@@ -188,9 +199,7 @@ def test_codes_are_lengths_along_the_decoder_rows_in_the_units_of_the_activation
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_folding_changes_no_code_and_no_reconstruction(seed, scale):
-    dictionary, x = made(seed=seed)
-    x = x * scale
-    dictionary.initialise(x)
+    dictionary, x = made(seed=seed, size=scale)
     folded = dictionary.folded()
     assert folded.centre_in.abs().max() == 0
     assert folded.scale_out == 1
@@ -416,7 +425,7 @@ def test_activations_that_are_no_numbers_are_counted(bad):
     with pytest.raises(ValueError, match="2 of 300 activations hold NaN or infinity"):
         dictionary.encode(x)
     with pytest.raises(ValueError, match="2 of 300 activations hold NaN or infinity"):
-        dictionary.initialise(x)
+        TopK(12, 40, k=5).initialise(x)
 
 
 @pytest.mark.parametrize("sample", [torch.full((50, 12), 3.3), torch.zeros(50, 12), torch.ones(1, 12)])
@@ -440,6 +449,12 @@ def test_batches_that_do_not_fit_the_sites_are_explained():
         splice(transcoder)
     with pytest.raises(ValueError, match=r"error must be .keep. or .drop., got 'ignore'"):
         inspect.unwrap(splice)(dictionary, error="ignore")  # below the type check that only tests have
+
+
+def test_units_are_measured_once():
+    dictionary, x = made()
+    with pytest.raises(ValueError, match="is initialised; other units would change what it computes"):
+        dictionary.initialise(x)
 
 
 @pytest.mark.parametrize("k", [0, 41])

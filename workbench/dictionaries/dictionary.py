@@ -71,7 +71,7 @@ class Dictionary(nn.Module, ABC):
         self.sites_out = self.sites_in if sites_out is None else as_sites(sites_out)
         self.provenance: dict[str, Any] = {}
         """Model, data, training, metrics: whatever JSON can hold and a later reader should know; saved too."""
-        self.W_dec = nn.Parameter(torch.zeros(n_features, d_out))
+        self.W_dec = nn.Parameter(torch.empty(n_features, d_out))
         self.b_dec = nn.Parameter(torch.zeros(d_out))
         self.register_buffer("centre_in", torch.zeros(d_in))
         self.register_buffer("centre_out", torch.zeros(d_out))
@@ -136,20 +136,22 @@ class Dictionary(nn.Module, ABC):
         A tensor serves as both. From a mapping the dictionary takes its own sites: [batch, d] for one site,
         [batch, site, d] for several.
         """
-        if not self.autoencodes and isinstance(batch, Tensor):
+        read = batch if isinstance(batch, Tensor) else pick(batch, self.sites_in)
+        x = of_width(read, self.d_in, self.W_dec)
+        if self.autoencodes:
+            return x, x
+        if isinstance(batch, Tensor):
             raise ValueError(
                 f"This dictionary reads {named(self.sites_in)} and rebuilds {named(self.sites_out)}, and one "
                 "tensor is one site; give a mapping from each site to its activations."
             )
-        read, write = (
-            (batch, batch) if isinstance(batch, Tensor) else (pick(batch, s) for s in (self.sites_in, self.sites_out))
-        )
-        x = of_width(read, self.d_in, self.W_dec)
-        return (x, x) if self.autoencodes else (x, of_width(write, self.d_out, self.W_dec))
+        return x, of_width(pick(batch, self.sites_out), self.d_out, self.W_dec)
 
     @torch.no_grad()
     def initialise(self, sample: Batch) -> None:
         """Measure centre and scale on a sample of activations: some thousands, spread over the data."""
+        if self.initialised:
+            raise ValueError("This dictionary is initialised; other units would change what it computes.")
         x, y = self.pair(sample)
         for side, acts in (("in", x), ("out", y)):
             refuse_nonfinite(acts)

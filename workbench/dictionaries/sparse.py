@@ -68,7 +68,7 @@ def sums_by_feature(
     features, order = indices.flatten().int().sort(stable=True)
     first = torch.searchsorted(features, torch.arange(n_features, dtype=torch.int32, device=table.device))
     rows = order // indices.shape[1]
-    return F.embedding_bag(rows, table, first, mode="sum", per_sample_weights=weights.flatten()[order].to(table.dtype))
+    return F.embedding_bag(rows, table, first, mode="sum", per_sample_weights=weights.flatten()[order])
 
 
 class _Encode(torch.autograd.Function):

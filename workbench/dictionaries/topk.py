@@ -50,11 +50,9 @@ class TopK(Dictionary):
             raise ValueError(f"TopK reads one site and rebuilds one, got {len(self.sites_in)} to read.")
         self.k = k
         random = torch.Generator().manual_seed(seed)
-        rows = [torch.randn(n_features, d, generator=random) for d in (self.d_out, d_in)]
-        with torch.no_grad():
-            self.W_dec.copy_(nn.functional.normalize(rows[0], dim=-1))
-        tied = rows[0] if self.autoencodes else rows[1]
-        self.W_enc = nn.Parameter(nn.functional.normalize(tied, dim=-1))
+        self.W_dec = nn.Parameter(_directions(n_features, self.d_out, random))
+        tied = self.W_dec.detach().clone() if self.autoencodes else _directions(n_features, d_in, random)
+        self.W_enc = nn.Parameter(tied)
         """[n_features, d_in]: one row for each feature, as in ``W_dec``."""
         self.b_enc = nn.Parameter(torch.zeros(n_features))
 
@@ -99,15 +97,17 @@ class TopK(Dictionary):
         return Loss(reconstruction + auxk, parts, codes, codes.fired, unexplained(residual, v))
 
     def _auxk(self, u: Tensor, residual: Tensor, dead: Tensor, W_dec: Tensor) -> Tensor:
-        """Return the weighted error of the dead features' attempt at the residual, as a share of it."""
+        """Return the weighted error of the dead features' attempt at the residual, as a share of the residual."""
         ids = dead.nonzero().squeeze(1)
         if not len(ids):
             return residual.new_zeros(())
-        k_aux = max(1, self.d_out // 2)
-        z, chosen = sparse.strongest(u, self.W_enc[ids], self.b_enc[ids], min(k_aux, len(ids)))
-        indices = ids[chosen]
-        values = reachable_relu(sparse.encode(u, self.W_enc, self.b_enc, z, indices))
-        error = (residual - sparse.decode(values, indices, W_dec)).square().sum()
+        # Dense over the dead alone: they are few, or soon will be.
+        z = torch.addmm(self.b_enc[ids], u, self.W_enc[ids].T)
+        values, k_aux = reachable_relu(z), max(1, self.d_out // 2)
+        if len(ids) > k_aux:
+            chosen = sparse.largest(z.detach(), k_aux)[1]
+            values = values * torch.zeros_like(z).scatter_(1, chosen, 1.0)
+        error = (residual - values @ W_dec[ids]).square().sum()
         # A few dead features cannot rebuild much, and are not pressed as hard as many.
         weight = AUXK * min(1.0, len(ids) / k_aux)
         return weight * error / residual.square().sum().clamp_min(torch.finfo(residual.dtype).tiny)
@@ -123,3 +123,7 @@ class TopK(Dictionary):
         centre = self.W_enc.double() @ self.centre_in.double()
         self.b_enc.copy_(self.b_enc.double() / self.scale_out - centre * scale)
         self.W_enc.copy_(self.W_enc.double() * scale)
+
+
+def _directions(n: int, d: int, random: torch.Generator) -> Tensor:
+    return nn.functional.normalize(torch.randn(n, d, generator=random), dim=-1)

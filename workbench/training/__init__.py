@@ -5,7 +5,6 @@
 ``loop``           ``train`` and ``Training``
 ``step``           ``Step``: what one step reports
 ``feed``           batches, and the place reached in them
-``checkpoint``     the state of a training as tensors and JSON
 ``interrupt``      Ctrl-C waits until a step is whole
 =================  ==================================================================================
 """

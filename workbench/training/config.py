@@ -19,16 +19,17 @@ class TrainConfig:
     decay: float = 0.2
     """Share of the steps, the last ones, in which it falls linearly to zero."""
 
-    dead_tokens: int = 1_000_000
-    """A feature silent for this many activations counts as dead and is revived."""
+    dead_tokens: int | None = None
+    """A feature silent for this many activations counts as dead and is revived; None is 64 times n_features,
+    which meets the usual ten million (Gao et al. 2024) at some 150,000 features."""
 
     save_every: int = 500
     """Steps between checkpoints, where a directory for them is given."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "dead_tokens", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}.")
         if self.lr is not None and not self.lr > 0:
             raise ValueError(f"lr must be positive, or None for the default, got {self.lr}.")
         if min(self.warmup, self.decay) < 0 or self.warmup + self.decay > 1:

@@ -1,6 +1,7 @@
 """Batches, and the place reached in them."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ class Feed:
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self._batches: Any = batches
+        self._keeps_place = hasattr(batches, "state_dict") and hasattr(batches, "load_state_dict")
         self._iterator: Any = None
         self._skip = 0
         self._rng: Tensor | None = None
@@ -26,29 +28,27 @@ class Feed:
         """Return the next batch, or None when there is none left."""
         if self._iterator is None:
             self._iterator = iter(self._batches)
-        while self._skip:
-            self._skip -= 1
-            if next(self._iterator, None) is None:
-                return None
-        if self._rng is not None:
-            # Only now: batches without a position may draw on the generator while they are skipped.
-            torch.set_rng_state(self._rng)
-            self._rng = None
+            for _ in range(self._skip):
+                next(self._iterator, None)
+            if self._rng is not None:  # only now: batches may draw on the generator while they are skipped
+                torch.set_rng_state(self._rng)
         return next(self._iterator, None)
 
-    def state(self) -> dict[str, Any]:
-        """Return the place reached, torch's random state with it."""
-        position = self._batches.state_dict() if self._keeps_its_place else None
-        return {"position": position, "rng": torch.get_rng_state()}
+    def position(self) -> Any:
+        """Return the place reached, or None where the batches do not say."""
+        if not self._keeps_place:
+            return None
+        position = self._batches.state_dict()
+        try:
+            json.dumps(position)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"The state_dict of the batches must be what JSON can hold, but: {error}.") from None
+        return position
 
-    def restore(self, state: Mapping[str, Any], drawn: int) -> None:
-        """Go to where ``state`` was taken, after ``drawn`` batches."""
-        self._rng = state["rng"]
-        if self._keeps_its_place and state["position"] is not None:
-            self._batches.load_state_dict(state["position"])
+    def restore(self, position: Any, drawn: int, rng: Tensor) -> None:
+        """Go to ``position``, after ``drawn`` batches, and to torch's random state there."""
+        self._rng = rng
+        if self._keeps_place and position is not None:
+            self._batches.load_state_dict(position)
         else:
             self._skip = drawn
-
-    @property
-    def _keeps_its_place(self) -> bool:
-        return hasattr(self._batches, "state_dict") and hasattr(self._batches, "load_state_dict")

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from workbench.dictionaries import Dictionary, files
 from workbench.dictionaries.inputs import Batch
-from workbench.training.checkpoint import pack, unpack
 from workbench.training.config import TrainConfig
 from workbench.training.feed import Feed
 from workbench.training.interrupt import held_back
@@ -84,6 +84,8 @@ class Training:
         self._closed = False
         if self._directory is not None and (self._directory / f"{NAME}.json").exists():
             self._load(self._directory)
+            if self.finished:
+                log.warning("'%s' holds this training, finished; its weights are loaded.", self._directory)
 
     def __iter__(self) -> Iterator[Step]:
         # A generator for each loop: however the loop is left, Python closes its generator, and it shows here.
@@ -137,45 +139,43 @@ class Training:
         if self._saved == self.step:
             return
         if not all(torch.isfinite(parameter).all() for parameter in self.dictionary.parameters()):
-            raise ValueError(f"The weights diverged before step {self.step}: {self._remedy()}{self._kept()}")
-        names = [name for name, _ in self.dictionary.named_parameters()]
-        adam = self._adam.state_dict()["state"]
-        state = {
+            raise ValueError(f"The weights after step {self.step} are not finite: {self._remedy()}{self._kept()}")
+        tensors = {f"weights.{name}": tensor for name, tensor in self.dictionary.state_dict().items()}
+        for name, parameter in self.dictionary.named_parameters():
+            tensors |= {f"adam.{name}.{key}": value for key, value in self._adam.state[parameter].items()}
+        tensors |= {"silent": self._silent, "rng": torch.get_rng_state()}
+        manifest = self._identity() | {
             "step": self.step,
             "tokens": self.tokens,
-            "silent": self._silent,
-            "weights": dict(self.dictionary.state_dict()),
-            "adam": {names[i]: dict(moments) for i, moments in adam.items()},
-            "feed": self._feed.state(),
+            "position": self._feed.position(),
         }
-        tensors: dict[str, Tensor] = {}
-        manifest = {"dictionary": self.dictionary.describe(), "config": asdict(self.config)}
-        manifest["state"] = pack(state, "state", tensors)
         files.write(self._directory, NAME, manifest, tensors)
         self._saved = self.step
 
     def _load(self, directory: Path) -> None:
         manifest, tensors = files.read(directory, NAME)
-        ours = {"dictionary": self.dictionary.describe(), "config": asdict(self.config)}
-        for part, mine in ours.items():
+        for part, ours in self._identity().items():
             theirs = manifest[part]
-            differ = [key for key in mine if key != "save_every" and mine[key] != theirs.get(key)]
+            differ = [key for key in ours if key != "save_every" and ours[key] != theirs.get(key)]
             if differ:
                 raise ValueError(
                     f"'{directory}' holds a training whose {part} has "
                     f"{', '.join(f'{key}={theirs.get(key)!r}' for key in differ)}; this one has "
-                    f"{', '.join(f'{key}={mine[key]!r}' for key in differ)}. "
+                    f"{', '.join(f'{key}={ours[key]!r}' for key in differ)}. "
                     "Give the same to go on with it, or another directory to start anew."
                 )
-        state = unpack(manifest["state"], tensors)
-        self.step = self._saved = state["step"]
-        self.tokens = state["tokens"]
-        self._silent.copy_(state["silent"])
-        self.dictionary.load_state_dict(state["weights"])
-        names = [name for name, _ in self.dictionary.named_parameters()]
-        adam = {i: state["adam"][name] for i, name in enumerate(names) if name in state["adam"]}
-        self._adam.load_state_dict({**self._adam.state_dict(), "state": adam})
-        self._feed.restore(state["feed"], self.step)
+        self.step = self._saved = manifest["step"]
+        self.tokens = manifest["tokens"]
+        self._silent.copy_(tensors["silent"])
+        self.dictionary.load_state_dict(_under("weights", tensors))
+        moments = [_under(f"adam.{name}", tensors) for name, _ in self.dictionary.named_parameters()]
+        state = {i: of_parameter for i, of_parameter in enumerate(moments) if of_parameter}
+        self._adam.load_state_dict(self._adam.state_dict() | {"state": state})
+        self._feed.restore(manifest["position"], self.step, tensors["rng"])
+
+    def _identity(self) -> dict[str, dict[str, Any]]:
+        """What must agree for one training to go on with another's checkpoint."""
+        return {"dictionary": self.dictionary.describe(), "config": asdict(self.config)}
 
     def _take(self) -> Step | None:
         """Take one step and do what follows it, or return None when there is none to take."""
@@ -216,7 +216,7 @@ class Training:
             self.dictionary.initialise(batch)
         lr = self.config.lr_at(self.step, self.dictionary.n_features)
         self._adam.param_groups[0]["lr"] = lr
-        dead = self._silent >= self.config.dead_tokens
+        dead = self._silent >= (self.config.dead_tokens or 64 * self.dictionary.n_features)
         loss = self.dictionary.loss(x, y, dead=dead)
         self._refuse_nonfinite(loss.total, x, y)
         self._adam.zero_grad()
@@ -273,3 +273,8 @@ class Training:
         if self._directory is None:
             return f"{stopped}. Loop over it again to go on; a checkpoint directory would outlast this process."
         return f"{stopped}. All is saved in '{self._directory}': call train again with the same arguments to go on."
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with ``prefix`` and a dot, by the rest of the name."""
+    return {key[len(prefix) + 1 :]: tensor for key, tensor in tensors.items() if key.startswith(f"{prefix}.")}
