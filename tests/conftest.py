@@ -10,6 +10,7 @@ os.environ["WORKBENCH_STRICT"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ def as_user():
 ARCHITECTURES = ["gpt2", "neox", "neox_parallel", "llama", "gemma2"]
 WORDS = "a the cat dog bird fish sun moon tree river runs sleeps sings sees likes red old small big warm".split()
 N_LAYERS, N_CTX, D_MODEL, N_HEADS = 3, 48, 32, 4
+BOS, EOS = 1, 2
 
 
 def write_model(directory: Path, architecture: str, *, unknown: bool = False, dtype=torch.float32) -> Path:
@@ -120,3 +122,33 @@ def tiny_model(loaded):
     """One random model (GPT-NeoX, sequential residual, as the shipped one is)."""
     yield loaded["neox"]
     assert hooks_on(loaded["neox"]) == []
+
+
+def tokens_of(rows: int, length: int, seed: int = 0) -> torch.Tensor:
+    """Random words, each row with its beginning of text."""
+    tokens = torch.randint(3, len(WORDS) + 3, (rows, length), generator=torch.Generator().manual_seed(seed))
+    tokens[:, 0] = BOS
+    return tokens
+
+
+def streams_of(model) -> list[str]:
+    """What the blocks of a model have: all streams, but between attention and MLP only where these take turns."""
+    from workbench.models import Stream
+
+    return [name for name in get_args(Stream) if not (model.cfg.parallel_attn_mlp and name == "resid_mid")]
+
+
+def corpus(count: int, seed: int = 0):
+    """Documents of random words, labelled by what can be checked: the word's parity and the place in the document."""
+    from workbench.language import Column, Documents
+
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(3, 20, (count,), generator=generator)
+    tokens = torch.randint(3, len(WORDS) + 3, (count, int(lengths.max())), generator=generator)
+    place = torch.arange(tokens.shape[1])
+    tokens[:, 0] = BOS
+    tokens[torch.arange(count), lengths - 1] = EOS
+    tokens[place >= lengths[:, None]] = 0
+    parity = Column(1 + tokens % 2, ("", "even", "odd"))
+    half = Column(torch.where(place < lengths[:, None] // 2, 1, 2), ("", "first", "second"))
+    return Documents(tokens, lengths, {"parity": parity, "half": half})

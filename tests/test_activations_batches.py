@@ -5,19 +5,13 @@ from itertools import chain, islice
 
 import pytest
 import torch
-from conftest import WORDS
+from conftest import tokens_of
 
 from workbench.activations import ActivationStore
 from workbench.models import Site, edited
 
 SITES = [Site(1), Site(0, "mlp_out")]
 BUFFER = 1000
-
-
-def tokens_of(count: int) -> torch.Tensor:
-    tokens = torch.randint(3, len(WORDS) + 3, (count, 40), generator=torch.Generator().manual_seed(0))
-    tokens[:, 0] = 1
-    return tokens
 
 
 @pytest.fixture(scope="module", params=["memory", "disk"])
@@ -31,7 +25,7 @@ def store(request, loaded, tmp_path_factory) -> ActivationStore:
         return acts + torch.randn(acts.shape, generator=noise)
 
     with edited(loaded["neox"], {Site(0, "mlp_out"): tell_apart}):
-        return ActivationStore.collect(loaded["neox"], tokens_of(100), SITES, directory=directory, shard_rows=700)
+        return ActivationStore.collect(loaded["neox"], tokens_of(100, 40), SITES, directory=directory, shard_rows=700)
 
 
 def flat(lists: list[list[int]]) -> list[int]:
@@ -122,7 +116,7 @@ def test_a_position_of_other_batches_is_refused(store):
 def test_the_buffer_bounds_what_is_held(loaded, tmp_path, monkeypatch):
     from workbench.activations import batches as module
 
-    store = ActivationStore.collect(loaded["neox"], tokens_of(100), SITES, directory=tmp_path, shard_rows=700)
+    store = ActivationStore.collect(loaded["neox"], tokens_of(100, 40), SITES, directory=tmp_path, shard_rows=700)
     asked, gather = [], module.gather
 
     def counted(shards, name, index):
@@ -167,6 +161,6 @@ def test_planted_outliers_are_found(loaded):
         return torch.where((context.tokens == word)[..., None], 20 * acts, acts)
 
     with edited(loaded["neox"], {Site(1): stretch}):
-        store = ActivationStore.collect(loaded["neox"], tokens_of(50), [Site(1)])
+        store = ActivationStore.collect(loaded["neox"], tokens_of(50, 40), [Site(1)])
     outliers = store.statistics(Site(1)).outliers
     assert torch.equal(outliers, (store.rows(slice(None), sites=()).tokens == word).nonzero()[:, 0])

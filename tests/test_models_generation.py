@@ -123,6 +123,9 @@ def test_pieces_wait_for_whole_characters():
     pieces = [decoder.add(token) for token in ids]
     assert [piece for piece in pieces if piece] == ["é", "→", "🙂", "!"]
     assert len(pieces) == 10
+    long = "é→🙂! " * 20
+    decoder = Decoder(tokenizer, tokenizer.encode("→ "))
+    assert "".join(decoder.add(token) for token in tokenizer.encode(long)) == long
 
 
 def test_the_model_is_clean_between_tokens(model):
@@ -168,6 +171,14 @@ def test_generation_cancels_before_the_first_token_and_between_any_two(tiny_mode
     cancel.set()
     assert list(stream) == []
     assert len(ran) == 2
+    cancel.clear()
+
+    def cancel_now(acts, context):
+        cancel.set()
+        return acts
+
+    assert list(generate(tiny_model, PROMPT, cancel=cancel, edits={Site(0): cancel_now})) == []
+    assert len(ran) == 3
     handle.remove()
 
 

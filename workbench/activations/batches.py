@@ -38,7 +38,7 @@ class Batches:
     def __iter__(self) -> "Batches":
         return self
 
-    def __next__(self) -> dict[Site, Float[Tensor, "batch d"]]:
+    def __next__(self) -> dict[Site, Float[Tensor, "batch _d"]]:
         parts: list[dict[Site, Tensor]] = []
         missing = self._size
         while missing:

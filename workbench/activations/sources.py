@@ -59,7 +59,7 @@ def _rows(model: TransformerBridge, tokens: Tensor) -> Iterator[Piece]:
     if tokens.ndim != 2 or tokens.is_floating_point():
         raise ValueError(f"Tokens must be an integer [doc, pos] tensor, got {tokens.dtype} {tuple(tokens.shape)}.")
     pad = None if model.tokenizer is None else model.tokenizer.pad_token_id
-    for doc, row in enumerate(tokens):
+    for doc, row in enumerate(tokens.cpu()):
         real = (row != pad).nonzero() if pad is not None else None
         yield Piece(doc, row if real is None else row[: int(real[-1]) + 1 if len(real) else 0])
 
@@ -73,14 +73,14 @@ def _items(model: TransformerBridge, items: Iterable[Any]) -> Iterator[Piece]:
                     "rename a column, as in data.rename_column('story', 'text')."
                 )
             item = item["text"]
-        if isinstance(item, Tensor):
-            yield Piece(doc, item)
+        if isinstance(item, Tensor) and item.ndim == 1 and not item.is_floating_point():
+            yield Piece(doc, item.cpu())
         elif isinstance(item, str):
             yield from _pieces_of_text(model, doc, item)
         else:
             raise TypeError(
-                f"Document {doc} of the source is {type(item).__name__}; a document is a text, a tensor of tokens "
-                "or a row with a 'text'."
+                f"Document {doc} of the source is {type(item).__name__}; a document is a text, an integer [pos] "
+                "tensor of tokens or a row with a 'text'."
             )
 
 

@@ -25,8 +25,8 @@ BUFFER_BYTES = 256 * 2**20
 class Rows:
     """Some tokens with all that is known about them."""
 
-    acts: dict[Site, Float[Tensor, "row ..."]]
-    """The activations, ``[row, d]`` per site."""
+    acts: dict[Site, Float[Tensor, "row _d"]]
+    """The activations; sites may differ in width."""
 
     tokens: Int[Tensor, " row"]
     """Token ids."""
@@ -101,9 +101,12 @@ class ActivationStore:
             place.mkdir(parents=True, exist_ok=True)
             begun = Manifest.read(place)
             if begun is not None:
-                manifest = _same(manifest, begun, place)
                 for leftover in (*place.glob("*.tmp"), *place.glob(".tmp*")):  # of a writer that was killed
                     leftover.unlink()
+            if begun is not None and begun.parts:
+                manifest = _same(manifest, begun, place)
+            else:
+                manifest.write(place)
         return cls(*harvest(model, source, manifest, place, progress))
 
     @classmethod
@@ -113,6 +116,8 @@ class ActivationStore:
         manifest = Manifest.read(place)
         if manifest is None:
             raise ValueError(f"{str(place)!r} holds no activations, for it has no manifest.json; collect writes them.")
+        if not manifest.parts:
+            raise ValueError(f"{str(place)!r} holds no rows yet; collect, called as before, goes on with it.")
         shards = [FileShard(place / part.file, part.rows) for part in manifest.parts]
         for shard in shards:
             shard.check()

@@ -62,7 +62,7 @@ def generate(
         tokens: One prompt, without padding.
         edits: As for ``edited``; they act on the prompt and on every new token, by absolute position.
         seed: Seed of the sampling.
-        cancel: Looked at before every forward.
+        cancel: Looked at before and after every forward.
         max_new_tokens: How many tokens to write at most.
         temperature: 0 always takes the likeliest token.
     """
@@ -102,6 +102,8 @@ def _stream(
             new = tokens if cache is None else tokens[:, -1:]
             logits, cache = run(model, new, return_type="logits_and_cache", use_cache=True, past_key_values=cache)
             logprobs = logits[0, -1].float().cpu().log_softmax(-1)
+        if cancel is not None and cancel.is_set():
+            return
         choice = int(_sample(logprobs, temperature, noise))
         tokens = torch.cat([tokens, tokens.new_tensor([[choice]])], dim=1)
         yield GeneratedToken(choice, decoder.add(choice), position, float(logprobs[choice]))

@@ -102,8 +102,9 @@ def _writing_pattern(model: TransformerBridge, site: Site, here: Hook) -> list[H
                 f"{site!r} can be read but not edited in this model, which computes attention in one piece; "
                 f"edit {Site(site.layer, 'z', site.head)!r}."
             )
+        new = here.function(acts)
         order[:] = ["pattern"]
-        return here.function(acts)
+        return new
 
     def at_z(acts: Tensor) -> None:
         order[:] = [] if order else ["z"]
@@ -168,19 +169,28 @@ def edited(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Iterator[Non
     """Apply ``edits`` to every forward of ``model`` in this thread while the block is open.
 
     Each edit gets the activations at its site and a ``Context``. It acts alike in plain forwards, in cached
-    generation and under left padding, because positions are absolute.
+    generation and under left padding, because positions are absolute. An edit may run the model itself; ``edits``
+    are off meanwhile.
     """
     owner = threading.get_ident()
     now: list[Context] = []
+    editing = False
 
     def look(module: Any, args: tuple, kwargs: dict) -> None:
-        if threading.get_ident() == owner:
+        if threading.get_ident() == owner and not editing:
             now[:] = [_context(args, kwargs)]
 
     def write(site: Site, edit: Edit) -> Callable[[Tensor], Tensor]:
         def function(acts: Tensor) -> Tensor:
-            # A copy, so that an edit in place cannot reach what was recorded before it.
-            new = edit(acts.clone(), now[0])
+            nonlocal editing
+            if editing:
+                return acts
+            editing = True
+            try:
+                # A copy, so that an edit in place cannot reach what was recorded before it.
+                new = edit(acts.clone(), now[0])
+            finally:
+                editing = False
             if not isinstance(new, Tensor) or new.shape != acts.shape:
                 got = f"shape {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
                 raise ValueError(

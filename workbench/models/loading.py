@@ -89,7 +89,8 @@ def _boot(name: str, source: str, device: str | torch.device, dtype: torch.dtype
 
 
 def _shipped() -> list[str]:
-    return sorted(config.parent.name for config in PRETRAINED.glob("*/config.json"))
+    # Dictionaries are shipped there too; a model has a tokenizer.
+    return sorted(file.parent.name for file in PRETRAINED.glob("*/tokenizer.json"))
 
 
 def _on_hub(name: str) -> Path | None:

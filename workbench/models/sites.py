@@ -96,6 +96,10 @@ class Site:
     def _order(self) -> tuple[int, int, int]:
         return self.layer, _STREAMS.index(self.stream), -1 if self.head is None else self.head
 
+    def __repr__(self) -> str:
+        head = "" if self.head is None else f", head={self.head}"
+        return f"Site(layer={self.layer}, stream={self.stream!r}{head})"
+
     def __str__(self) -> str:
         return f"{self.layer}.{self.stream}" + ("" if self.head is None else f".{self.head}")
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from workbench.models.forward import device_of
 from workbench.models.sites import TransformerBridge
 
 
@@ -26,8 +27,7 @@ def tokenize(model: TransformerBridge, text: str | list[str]) -> Int[Tensor, "ba
             f"{longest - limit}."
         )
     pad = tokenizer_of(model).pad_token_id
-    device = next(model.parameters()).device
-    return torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device)
+    return torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device_of(model))
 
 
 def encode(model: TransformerBridge, text: str) -> list[int]:
@@ -83,12 +83,17 @@ def _out_of_vocabulary(tokenizer: Any, word: str, number: int) -> str:
 
 
 class Decoder:
-    """Turns tokens that arrive one by one into the pieces of text that they add."""
+    """Turns tokens that arrive one by one into the pieces of text that they add.
+
+    What a token adds depends on its neighbours (spaces, characters of several tokens), so it is decoded together
+    with the last few.
+    """
+
+    NEIGHBOURS = 8
 
     def __init__(self, tokenizer: Any | None, prompt: list[int]) -> None:
         self._tokenizer = tokenizer
-        self._ids = list(prompt)
-        self._written = self._text()
+        self._keep(prompt)
 
     def add(self, token: int) -> str:
         """Return what ``token`` adds; nothing while a character is still incomplete."""
@@ -97,8 +102,12 @@ class Decoder:
         if text.endswith("\N{REPLACEMENT CHARACTER}"):
             return ""
         piece = text[len(self._written) :]
-        self._written = text
+        self._keep(self._ids)
         return piece
+
+    def _keep(self, ids: list[int]) -> None:
+        self._ids = ids[-self.NEIGHBOURS :]
+        self._written = self._text()
 
     def _text(self) -> str:
         if self._tokenizer is None:
