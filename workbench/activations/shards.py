@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Manifest:
 
     parts: tuple[Part, ...] = ()
     complete: bool = False
-    format: str = field(default=FORMAT)
+    format: str = FORMAT
 
     @property
     def rows(self) -> int:
@@ -69,8 +69,7 @@ class Manifest:
 
     def plan(self) -> dict[str, Any]:
         """Return what must be the same for a harvest to go on."""
-        whole = asdict(replace(self, parts=(), complete=False))
-        return {**whole, "labels": {name: tuple(names) for name, names in self.labels.items()}}
+        return asdict(replace(self, parts=(), complete=False))
 
     def write(self, directory: Path) -> None:
         """Put this manifest in ``directory``."""
