@@ -138,12 +138,12 @@ def train(given: argparse.Namespace) -> int:
             bar.update(step.step - bar.n)
             if step.step % 100 == 0:
                 bar.set_postfix_str(str(step))
-    rows = ActivationStore.collect(model, held_out, [site]).batches([site], 20_000, 0)
-    found = fidelity(dictionary, next(rows))
+    unseen = ActivationStore.collect(model, held_out, [site])
+    found = fidelity(dictionary, unseen.rows(slice(None)).acts)
     dictionary.provenance = {
-        "command": "workbench train " + " ".join(sys.argv[2:]),
+        "command": "workbench train DIRECTORY " + " ".join(arg for arg in sys.argv[2:] if Path(arg) != given.directory),
         "model": fingerprint(model),
-        "rows": len(store),
+        "rows": {"train": len(store), "held_out": len(unseen)},
         "training": asdict(config),
         "held_out": {key: round(value, 4) for key, value in asdict(found).items()},
     }
@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     }.items():
         for_train.add_argument(f"--{name}", type=int, default=value)
     for_train.add_argument("--lr", type=float, help="default: by the number of features, as Gao et al. (2024)")
-    for_train.add_argument("--dead-tokens", type=int, default=200_000, help="silent for so long, a feature is revived")
+    for_train.add_argument("--dead-tokens", type=int, help="silent for so long, a feature is revived; default: by size")
     for_train.add_argument("--half", action="store_true", help="store the matrices in half precision")
     given = parser.parse_args(arguments)
     try:
