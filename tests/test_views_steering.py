@@ -71,6 +71,20 @@ def test_a_job_does_not_cancel_those_of_other_widgets(worker):
     assert done.is_set()
 
 
+def test_two_jobs_never_run_at_once(worker):
+    busy = threading.Lock()
+
+    def alone(job: Job) -> None:
+        assert busy.acquire(blocking=False)
+        time.sleep(0.02)
+        busy.release()
+
+    background = [worker.submit(alone, JobState()) for _ in range(4)]
+    for _ in range(4):
+        worker.run_here(alone, JobState())
+    assert all(job.join(WAIT) for job in background)
+
+
 def test_cancelling_stops_within_one_step(worker):
     state, gate = JobState(), Gate()
     job = worker.submit(gate, state)
@@ -275,6 +289,19 @@ def test_a_bad_prompt_is_shown_and_the_next_good_one_clears_it():
     assert panel.columns.error == ""
 
 
+def test_an_interrupt_leaves_the_panel_ready():
+    def interrupted(prompt, vector, seed, cancel):
+        yield GeneratedToken(0, " dragon", 0, -1.0)
+        raise KeyboardInterrupt
+
+    panel = panel_of(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        panel.run_sync(1.0)
+    assert not panel.state.running
+    assert panel.columns.error == "KeyboardInterrupt"
+    assert panel.columns.shown["columns"][0]["pieces"] == [(" dragon", True)]
+
+
 def test_streaming_sends_few_messages(monkeypatch):
     panel = panel_of()
     sent = []
@@ -324,6 +351,12 @@ def test_the_panel_says_what_is_wrong(tiny_model):
     for direction in (torch.zeros(32), torch.full((32,), float("nan"))):
         with pytest.raises(ValueError, match="direction must have a finite length above 0"):
             steering_panel(tiny_model, site=Site(1), direction=direction, prompt="the")
+    with pytest.raises(ValueError, match=r"direction must have 32 numbers \(d_model\), got 31"):
+        steering_panel(tiny_model, site=Site(1), direction=torch.ones(31), prompt="the")
+    with pytest.raises(ValueError, match="unit must be a finite length above 0, got 0; for a feature that never fires"):
+        on_model(tiny_model, unit=0.0)
+    with pytest.raises(ValueError, match="layer"):
+        on_model(tiny_model, site=Site(7))
 
 
 # The panel on a model. It is random, so that its texts differ as soon as its logits do.
@@ -351,7 +384,7 @@ def test_a_run_in_the_background_writes_what_run_sync_writes(tiny_model):
     before = panel.snapshot()
     panel.run_sync(-1.0)
     tell(panel.slider, value=1.5)
-    again = on_model(tiny_model).run_sync(1.5)  # in this thread, while the other one writes
+    again = on_model(tiny_model).run_sync(1.5)  # in this thread, as soon as the other has written
     settle(panel)
     assert panel.snapshot() == before
     assert again == here

@@ -23,7 +23,7 @@ INK = "#797979"
 
 BLUE, VERMILION = "#0072b2", "#d55e00"
 
-WIDTH = 8.0
+WIDTH = 8.5
 """Inches; as wide as a notebook's output."""
 
 
@@ -51,7 +51,7 @@ class Plot:
         from IPython.display import display
 
         picture = base64.b64encode(self.png()).decode()
-        width = int(72 * self.figure.get_figwidth())
+        width = int(84 * self.figure.get_figwidth())  # a little larger than life: labels are read on screens
         display({"image/png": picture, "text/plain": self.alt}, metadata={"image/png": {"width": width}}, raw=True)
         line = f'<p style="font:13px/1.5 system-ui,sans-serif;margin:0 0 12px">{escape(self.alt)}</p>'
         display({"text/html": line, "text/plain": self.alt}, raw=True)
@@ -126,7 +126,7 @@ def token_bars(
     numbers = values.tolist()
     axes.bar(range(len(tokens)), numbers, width=0.8, color=[BLUE if value > 0 else VERMILION for value in numbers])
     axes.axhline(0, color=INK, lw=0.8)
-    size = 11 if len(tokens) <= 36 else 8
+    size = 11 if len(tokens) <= 36 else 9
     axes.set_xticks(range(len(tokens)), list(tokens), rotation=60, ha="right", rotation_mode="anchor", fontsize=size)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.7, len(tokens) - 0.3)

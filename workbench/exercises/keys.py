@@ -1,6 +1,7 @@
 """Checkers that know only a salted hash, so that the shipped text does not give the answer away."""
 
 import hashlib
+import math
 from numbers import Real
 from typing import Any
 
@@ -69,4 +70,4 @@ def _number(answer: Any) -> float:
 
 
 def _cell(answer: Any, within: float) -> int:
-    return round(_number(answer) / within)
+    return math.floor(_number(answer) / within + 0.5)  # not round, which skips cells at halves

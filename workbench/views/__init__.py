@@ -10,6 +10,7 @@ notebook, as a JSON snapshot, and as one HTML file that works offline.
 ``jobs``           one background thread, cancellable jobs, ``guarded`` handlers
 ``tokens``         ``TokenView``: tokens shaded by a signed number each
 ``columns``        ``ColumnsView``: texts side by side, each with its count
+``comparison``     the engine of the steering panel
 ``steering``       ``steering_panel``: steered, unsteered and random-direction text, streaming
 ``notes``          ``NotesView``: short marked paragraphs
 ``exercise``       ``predict``: commit a guess, then see the answer

@@ -21,7 +21,7 @@ from workbench.views.jobs import guarded
 
 HERE = Path(__file__).parent
 
-INK = "font:13px/1.6 system-ui,sans-serif;max-width:960px;margin:4px 0 12px"
+PICTURE_STYLE = "font:13px/1.6 system-ui,sans-serif;max-width:960px;margin:4px 0 12px"
 """Inline style around a static picture; colour is inherited, so that it follows the host's theme."""
 
 
@@ -66,7 +66,7 @@ class Showable:
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         live = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
         data, metadata = live if isinstance(live, tuple) else (live, {})
-        static = f'<div style="{INK}">{self.static_html()}</div>'
+        static = f'<div style="{PICTURE_STYLE}">{self.static_html()}</div>'
         return {**data, "text/plain": repr(self), "text/html": static}, metadata
 
 

@@ -68,7 +68,7 @@ class Comparison:
                     post(0.0, "Cancelled: the texts stop where they were.")
                     return None
                 post(rounds / self.max_new_tokens, "Writing …")
-        except Exception:
+        except BaseException:  # an interrupted ``run_sync`` too
             post(0.0, "Stopped by an error.")
             raise
         return post(1.0, "")

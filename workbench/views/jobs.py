@@ -2,8 +2,8 @@
 
 A handler that computes keeps every later message waiting, the click on Cancel included, so whatever takes
 longer than a blink is a job here. A job speaks to its widget only by setting traits of its ``JobState``, at
-most ten times a second; nothing printed in the thread would be seen. Randomness is the job's own affair: it
-is handed a seed and makes a generator from it, because torch's global one is shared with the user's cells.
+most ten times a second; nothing printed in the thread would be seen. A job that draws random
+numbers makes a generator from its own seed: torch's global one is shared with the cells of the notebook.
 """
 
 import functools
@@ -46,7 +46,7 @@ def sentence(error: BaseException) -> str:
     """Return what ``error`` says; its type too, unless it is of a kind that ours are, sentences already."""
     if isinstance(error, ValueError | TypeError | KeyError | traitlets.TraitError) and error.args:
         return str(error.args[0])
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 class JobState(traitlets.HasTraits):
@@ -67,6 +67,7 @@ class Job:
         """Set when the work is no longer wanted; the work looks at it once per token or step."""
         self.failure: BaseException | None = None
         self.ended = threading.Event()
+        """Set by the worker when nothing more will come, the state's ``running`` included."""
         self._news: dict[str, Any] = {}
         self._last = -INTERVAL
 
@@ -96,7 +97,6 @@ class Job:
             self.state.error = sentence(error)
         finally:
             self._flush()
-            self.ended.set()
 
     def _flush(self) -> None:
         self._last = time.monotonic()
@@ -106,10 +106,14 @@ class Job:
 
 
 class Worker:
-    """One thread that runs jobs in turn; of each state's jobs only the newest is wanted."""
+    """One thread that runs jobs in turn; of each state's jobs only the newest is wanted.
+
+    Two jobs never run at once, those of ``run_here`` included, so that no two hold hooks on the same model.
+    """
 
     def __init__(self) -> None:
         self._change = threading.Condition()
+        self._turn = threading.RLock()
         self._waiting: list[Job] = []
         self._current: Job | None = None
         self._thread: threading.Thread | None = None
@@ -130,15 +134,12 @@ class Worker:
     def run_here(self, work: Callable[[Job], None], state: JobState) -> None:
         """Run ``work`` in the calling thread, after cancelling the state's other jobs, and raise its error."""
         with self._change:
-            current = self._current
             self._drop(state)
-        if current is not None and current.state is state:
-            current.ended.wait()
         job = Job(work, state)
-        try:
+        with self._turn:
             job.run()
-        finally:
             state.running = False
+        job.ended.set()
         job.join()
 
     def cancel(self, state: JobState) -> None:
@@ -161,10 +162,12 @@ class Worker:
             with self._change:
                 self._change.wait_for(lambda: bool(self._waiting))
                 self._current = job = self._waiting.pop(0)
-            job.run()
-            with self._change:
-                self._current = None
-                job.state.running = any(other.state is job.state for other in self._waiting)
+            with self._turn:
+                job.run()
+                with self._change:
+                    self._current = None
+                    job.state.running = any(other.state is job.state for other in self._waiting)
+            job.ended.set()
 
 
 WORKER = Worker()

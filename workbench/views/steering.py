@@ -4,6 +4,7 @@ State: the values of the controls and what is shown. Engine: ``comparison``, in 
 over a ``ColumnsView``.
 """
 
+import math
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from workbench.models import Site, TransformerBridge
+from workbench.models import Site, TransformerBridge, edited
+from workbench.steering import add
 from workbench.views.base import Panel, rounded
 from workbench.views.columns import ColumnsView, Shown
 from workbench.views.comparison import Comparison, Writer, model_writer, target_set
@@ -71,11 +73,20 @@ def steering_panel(
         max_new_tokens: Length of each text.
     """
     length = float(direction.norm())
-    if not 0 < length < float("inf"):
-        raise ValueError(f"direction must have a finite length above 0, got one of length {length}.")
+    if not 0 < length < math.inf:
+        raise ValueError(f"direction must have a finite length above 0, got one of length {length:g}.")
+    if len(direction) != model.cfg.d_model:
+        raise ValueError(f"direction must have {model.cfg.d_model} numbers (d_model), got {len(direction)}.")
+    if not 0 < unit < math.inf:
+        raise ValueError(
+            f"unit must be a finite length above 0, got {unit:g}; for a feature that never fires choose one by hand."
+        )
+    vector = direction.detach() * (unit / length)
+    with edited(model, {site: add(vector)}):
+        pass  # a site that the model lacks is an error here, not at the first run
     return SteeringPanel(
         model_writer(model, site, max_new_tokens),
-        direction=direction.detach() * (unit / length),
+        direction=vector,
         prompt=prompt,
         low=low,
         high=high,
