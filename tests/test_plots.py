@@ -101,3 +101,9 @@ def test_drawing_leaves_no_figure_open():
     before = matplotlib.pyplot.get_fignums()
     token_bars(["a"], torch.ones(1)).png()
     assert matplotlib.pyplot.get_fignums() == before
+
+
+def test_next_tokens_of_a_model_whose_truth_nobody_knows():
+    plot = next_tokens(["a", "b", "c"], torch.tensor([0.2, 0.7, 0.1]), top=2)
+    assert plot.alt == "The model's likeliest next token is 'b'; then come 'a'."
+    assert len(plot.figure.axes[0].patches) == 2

@@ -60,58 +60,66 @@ class Plot:
 def next_tokens(
     words: Sequence[str],
     model: Float[Tensor, " d_vocab"],
-    exact: Float[Tensor, " d_vocab"],
+    exact: Float[Tensor, " d_vocab"] | None = None,
     *,
     top: int = 8,
     title: str = "",
 ) -> Plot:
-    """Draw the likeliest next tokens of a model beside their exact probabilities.
+    """Draw the likeliest next tokens of a model, beside their exact probabilities where these are known.
 
     Args:
         words: The vocabulary.
         model: The model's probability of each word.
-        exact: The true probability of each word.
+        exact: The true probability of each word; None for text whose law nobody knows.
         top: How many words; the likeliest by the larger of the two probabilities.
         title: What comes before the next token.
     """
-    if not len(words) == len(model) == len(exact):
+    if not len(words) == len(model) == (len(model) if exact is None else len(exact)):
         raise ValueError(
-            f"Each word needs two probabilities: got {len(words)} words, {len(model)} of the model and "
-            f"{len(exact)} exact ones."
+            f"Each word needs its probabilities: got {len(words)} words, {len(model)} of the model and "
+            f"{'no' if exact is None else len(exact)} exact ones."
         )
     if not 1 <= top <= len(words):
         raise ValueError(f"top must lie in 1..{len(words)} (the vocabulary), got {top}.")
-    shown = torch.maximum(model, exact).topk(top).indices.tolist()
+    shown = (model if exact is None else torch.maximum(model, exact)).topk(top).indices.tolist()
     figure, axes = _axes(0.55 + 0.34 * top, title)
     places = torch.arange(top)
-    axes.barh((places - 0.2).tolist(), model[shown].tolist(), height=0.38, color=BLUE, label="model")
-    axes.barh(
-        (places + 0.2).tolist(),
-        exact[shown].tolist(),
-        height=0.34,
-        fill=False,
-        edgecolor=VERMILION,
-        lw=1.5,
-        label="exact",
-    )
-    axes.set_yticks(places.tolist(), [words[int(i)] for i in shown])
+    above = 0.0 if exact is None else 0.2
+    axes.barh((places - above).tolist(), model[shown].tolist(), height=0.38, color=BLUE, label="model")
+    if exact is not None:
+        axes.barh(
+            (places + above).tolist(),
+            exact[shown].tolist(),
+            height=0.34,
+            fill=False,
+            edgecolor=VERMILION,
+            lw=1.5,
+            label="exact",
+        )
+    axes.set_yticks(places.tolist(), [words[i] for i in shown])
     axes.invert_yaxis()
     axes.set_xlabel("probability of coming next")
     axes.tick_params(axis="y", length=0)
-    axes.legend(frameon=False, labelcolor=INK, fontsize=11, loc="lower right")
+    # Above the bars, which may reach anywhere.
+    axes.legend(frameon=False, labelcolor=INK, fontsize=11, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    return Plot(figure, _next_tokens_alt(words, model, exact, top))
 
+
+def _next_tokens_alt(words: Sequence[str], model: Tensor, exact: Tensor | None, top: int) -> str:
     first = int(model.argmax())
+    if exact is None:
+        others = ", ".join(repr(words[i]) for i in model.topk(top).indices[1:3].tolist())
+        return f"The model's likeliest next token is {words[first]!r}" + (f"; then come {others}." if others else ".")
     slack = 1e-6  # words that are equally likely are all the likeliest
     agree = "also" if exact[first] >= exact.max() - slack else "not"
     bar = exact.topk(top).values[-1] - slack
     common = int((exact[model.topk(top).indices] >= bar).sum())
     gap = (model - exact).abs()
-    alt = (
+    return (
         f"The model's likeliest next token is {words[first]!r}, {agree} the likeliest in truth; {common} of its "
         f"{top} likeliest are among the true {top}. The largest error is {_below(float(gap.max()))}, "
         f"at {words[int(gap.argmax())]!r}."
     )
-    return Plot(figure, alt)
 
 
 def token_bars(
