@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from workbench.activations import ActivationStore
 
 import workbench
+from workbench.activations import ActivationStore
 from workbench.dictionaries import fidelity, load_dictionary
 from workbench.language import Language, build_tokenizer
 from workbench.language.exam import examine

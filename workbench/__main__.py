@@ -38,7 +38,6 @@ def lab(directory: Path | None, check: bool) -> int:
 
     started = time.monotonic()
     notebook = nbformat.read(folder / TOUR, as_version=4)
-    # The interpreter that runs this command runs the notebook, whatever kernels are installed elsewhere.
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     try:
         client.execute()
@@ -71,11 +70,10 @@ def doctor() -> int:
 
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
-        print(
-            f"device            cuda: {torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
-        )
+        sizes = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        print(f"device            cuda: {torch.cuda.get_device_name()}, {sizes}")
     else:
-        print(f"device            cpu, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+        print(f"device            cpu, {os.cpu_count()} cores, torch on {torch.get_num_threads()}")
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     print(f"memory            {pages / 2**30:.1f} GiB")
     try:

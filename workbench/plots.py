@@ -96,7 +96,7 @@ def next_tokens(
             lw=1.5,
             label="exact",
         )
-    axes.set_yticks(places.tolist(), [words[i] for i in shown])
+    axes.set_yticks(places.tolist(), labels=[str(words[i]) for i in shown])
     axes.invert_yaxis()
     axes.set_xlabel("probability of coming next")
     axes.tick_params(axis="y", length=0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 import torch
@@ -76,7 +77,7 @@ class Documents:
     def to_frame(self) -> pd.DataFrame:
         """Return one row per token: document, position, token, and its labels."""
         doc, pos = self.mask.nonzero(as_tuple=True)
-        columns = {"doc": doc.numpy(), "pos": pos.numpy()}
+        columns: dict[str, Any] = {"doc": doc.numpy(), "pos": pos.numpy()}
         columns["token"] = [WORDS[i] for i in self.tokens[doc, pos].tolist()]
         for name, column in self.labels.items():
             columns[name] = pd.Categorical.from_codes(column.codes[doc, pos].numpy(), list(column.names))

@@ -84,7 +84,8 @@ class Sampler(Tracer):
     """Run programs with random choices; :attr:`out` collects the symbols said, each carrying ``base`` labels."""
 
     def __init__(self, symbols: Symbols, split: Split, rng: Random, base: dict[str, str]) -> None:
-        self.symbols, self.split, self.rng, self.base = symbols, split, rng, base
+        self.symbols, self.rng, self.base = symbols, rng, base
+        self.split: Split = split
         self.out: list[int] = []
         self._ids: dict[tuple, int] = {}  # (scope, word, labels) → symbol: one look-up for a word said before
         self._cumulative: dict[tuple[float, ...], list[float]] = {}
@@ -223,7 +224,8 @@ class _Replay(Tracer):
     """
 
     def __init__(self, split: Split, given: tuple[int, ...], skip: int) -> None:
-        self.split, self.given, self.skip = split, given, skip
+        self.split: Split = split
+        self.given, self.skip = given, skip
         self.pending: list[float] | None = None
         self.said: tuple[str, dict[str, str]] | None = None
         self._scope: dict[str, str] = {}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
@@ -56,17 +57,17 @@ def examine(predict: Predict, language: Language, documents: Documents, *, batch
             logits = predict(part.tokens).double().cpu()
         for i in range(len(part)):
             rows.append(_document(language, part[i], logits[i]))
-    table = pd.concat(dict(enumerate(rows)), names=["document"]).reset_index("document")
+    table = pd.concat([row.assign(document=i) for i, row in enumerate(rows)], ignore_index=True)
     certain = table[table["certain"] & (table["slot"] != "")]
-    kl = float(table["kl"].mean())
+    kl, entropy, mass = (table[name].to_numpy() for name in ("kl", "entropy", "mass"))
     # Tokens of one document are not independent, so the error of the mean is taken over documents.
-    excess = (table["kl"] - kl).groupby(table["document"]).sum()
+    excess = np.bincount(table["document"].to_numpy(), weights=kl - kl.mean())
     by_family = table.groupby("family", observed=True)
     return Exam(
-        kl=kl,
-        kl_error=float((((excess**2).sum()) ** 0.5) / len(table)),
-        entropy=float(table["entropy"].mean()),
-        grammatical_mass=float(table["mass"].mean()),
+        kl=float(kl.mean()),
+        kl_error=float(np.sqrt((excess**2).sum()) / len(kl)),
+        entropy=float(entropy.mean()),
+        grammatical_mass=float(mass.mean()),
         families=by_family.agg(
             tokens=("kl", "size"), kl=("kl", "mean"), grammatical_mass=("mass", "mean")
         ).reset_index(),

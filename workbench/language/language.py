@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,7 +37,7 @@ class Language:
     vocabulary = VOCABULARY
     """Word → token id."""
 
-    topics = {name: topic.words for name, topic in TOPICS.items()}
+    topics: ClassVar[dict[str, tuple[str, ...]]] = {name: topic.words for name, topic in TOPICS.items()}
     """Topic of a story → the words by which it shows, in every form."""
 
     def __init__(self, seed: int = 0) -> None:

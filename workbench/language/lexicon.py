@@ -57,6 +57,11 @@ def _verbs(text: str) -> tuple[Verb, ...]:
     return tuple(Verb(*word.split("/")) for word in text.split())
 
 
+def _pairs(text: str) -> dict[str, str]:
+    """Read ``input/output`` pairs."""
+    return {a: b for a, _, b in (pair.partition("/") for pair in text.split())}
+
+
 def be(tense: str, number: str) -> str:
     """Return is, are, was or were."""
     return {"present": ("is", "are"), "past": ("was", "were")}[tense][number == "plural"]
@@ -185,41 +190,27 @@ MEETINGS = (
 )
 GIFTS = ("ring", "book", "kiss", "drink", "snack", "ball", "flower", "map", "coin", "toy")
 
-_ANIMALS = "cat dog cow horse sheep hen goat bear duck goose pig swan".split()
 FUNCTIONS: dict[str, dict[str, str]] = {
-    "opposite": dict(
-        pair.split("/")
-        for pair in "hot/cold big/small up/down fast/slow old/new wet/dry open/closed rich/poor hard/soft light/dark early/late full/empty".split()
+    "opposite": _pairs(
+        "hot/cold big/small up/down fast/slow old/new wet/dry open/closed rich/poor hard/soft light/dark early/late full/empty"
     ),
-    "plural": dict(
-        zip(
-            _ANIMALS,
-            "cats dogs cows horses sheep hens goats bears ducks geese pigs swans".split(),
-            strict=True,
-        )
+    "plural": _pairs(
+        "cat/cats dog/dogs cow/cows horse/horses sheep/sheep hen/hens goat/goats bear/bears duck/ducks goose/geese pig/pigs swan/swans"
     ),
-    "young": dict(
-        zip(
-            _ANIMALS,
-            "kitten puppy calf foal lamb chick kid cub duckling gosling piglet cygnet".split(),
-            strict=True,
-        )
+    "young": _pairs(
+        "cat/kitten dog/puppy cow/calf horse/foal sheep/lamb hen/chick goat/kid bear/cub duck/duckling goose/gosling pig/piglet swan/cygnet"
     ),
-    "past": dict(
-        pair.split("/")
-        for pair in "walk/walked sing/sang write/wrote paint/painted bake/baked build/built teach/taught play/played hunt/hunted swim/swam drive/drove dig/dug".split()
+    "past": _pairs(
+        "walk/walked sing/sang write/wrote paint/painted bake/baked build/built teach/taught play/played hunt/hunted swim/swam drive/drove dig/dug"
     ),
-    "doer": dict(
-        pair.split("/")
-        for pair in "sing/singer write/writer paint/painter bake/baker build/builder teach/teacher play/player hunt/hunter swim/swimmer drive/driver dig/digger walk/walker".split()
+    "doer": _pairs(
+        "sing/singer write/writer paint/painter bake/baker build/builder teach/teacher play/player hunt/hunter swim/swimmer drive/driver dig/digger walk/walker"
     ),
-    "next": dict(
-        pair.split("/")
-        for pair in "one/two two/three three/four four/five five/six six/seven seven/eight eight/nine nine/ten ten/eleven eleven/twelve twelve/thirteen".split()
+    "next": _pairs(
+        "one/two two/three three/four four/five five/six six/seven seven/eight eight/nine nine/ten ten/eleven eleven/twelve twelve/thirteen"
     ),
-    "color": dict(
-        pair.split("/")
-        for pair in "banana/yellow grass/green snow/white coal/black cherry/red sky/blue carrot/orange plum/purple chocolate/brown lemon/yellow leaf/green milk/white".split()
+    "color": _pairs(
+        "banana/yellow grass/green snow/white coal/black cherry/red sky/blue carrot/orange plum/purple chocolate/brown lemon/yellow leaf/green milk/white"
     ),
 }
 

@@ -38,7 +38,8 @@ class Oracle:
     ) -> None:
         total = sum(starts.values())
         self.start: Belief = {state: share / total for state, share in starts.items()}
-        self.vocabulary, self.split, self.remember = vocabulary, split, remember
+        self.split: Split = split
+        self.vocabulary, self.remember = vocabulary, remember
         self._arcs: dict[State, list[tuple[int, float, State | None]]] = {}
 
     def expand(self, state: State) -> list[tuple[int, float, State | None]]:

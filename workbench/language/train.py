@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,7 @@ class Recipe:
     """Attention heads in a block."""
 
 
-def build_model(recipe: Recipe):
+def build_model(recipe: Recipe) -> Any:
     """Return the untrained model."""
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
@@ -120,7 +121,8 @@ class Run:
 
     def __init__(self, directory: Path, recipe: Recipe, device: str) -> None:
         self.directory, self.recipe, self.device = directory, recipe, device
-        self.model = build_model(recipe).to(device).train()
+        self.model = build_model(recipe).to(device)
+        self.model.train()
         matrices = [p for p in self.model.parameters() if p.ndim >= 2]
         others = [p for p in self.model.parameters() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
@@ -205,12 +207,12 @@ def write(run: Run, exam: Exam, seconds: float) -> None:
             "entropy_nats_per_token": round(exam.entropy, 4),
             "grammatical_mass": round(exam.grammatical_mass, 4),
             "families": {
-                row.family: {"kl": round(row.kl, 4), "grammatical_mass": round(row.grammatical_mass, 4)}
-                for row in exam.families.itertuples()
+                row["family"]: {key: round(row[key], 4) for key in ("kl", "grammatical_mass")}
+                for row in exam.families.to_dict("records")
             },
             "certain_slots": {
-                f"{row.family}: {row.slot}": {"count": int(row.count), "accuracy": round(row.accuracy, 4)}
-                for row in exam.slots.itertuples()
+                f"{row['family']}: {row['slot']}": {"count": row["count"], "accuracy": round(row["accuracy"], 4)}
+                for row in exam.slots.to_dict("records")
             },
         },
     }
@@ -220,10 +222,11 @@ def write(run: Run, exam: Exam, seconds: float) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, or go on training, and write the finished model."""
-    parser = argparse.ArgumentParser(prog="python -m workbench.language.train", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m workbench.language.train", description=str(__doc__).split("\n")[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--every", type=int, default=500, help="steps between checkpoints")
+    parser.add_argument("--exam", type=int, default=1200, help="test documents on which the card's figures are taken")
     for f in fields(Recipe):
         parser.add_argument(f"--{f.name}", type=f.type, default=f.default)  # pyright: ignore[reportArgumentType]
     given = parser.parse_args(arguments)
@@ -247,7 +250,7 @@ def main(arguments: list[str] | None = None) -> None:
     run.save()
     language = Language(recipe.language)
     model = run.model.eval()
-    documents = language.documents(400, split="test", seed=12345)
+    documents = language.documents(given.exam, split="test", seed=12345)
     exam = examine(lambda ids: model(input_ids=ids.to(given.device)).logits, language, documents)
     write(run, exam, time.monotonic() - started)
     tqdm.write(f"KL(oracle ‖ model) = {exam.kl:.4f} nats per token; entropy {exam.entropy:.3f}")
