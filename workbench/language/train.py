@@ -186,6 +186,25 @@ class Run:
             yield float(loss.detach())
 
 
+def figures(exam: Exam) -> dict[str, Any]:
+    """Return what a card says of an exam."""
+    return {
+        "documents": "Language.documents(n, split='test') of fresh seeds; see tests/test_pretrained.py",
+        "kl_nats_per_token": round(exam.kl, 4),
+        "kl_standard_error": round(exam.kl_error, 5),
+        "entropy_nats_per_token": round(exam.entropy, 4),
+        "grammatical_mass": round(exam.grammatical_mass, 4),
+        "families": {
+            row["family"]: {key: round(row[key], 4) for key in ("kl", "grammatical_mass")}
+            for row in exam.families.to_dict("records")
+        },
+        "certain_slots": {
+            f"{row['family']}: {row['slot']}": {"count": row["count"], "accuracy": round(row["accuracy"], 4)}
+            for row in exam.slots.to_dict("records")
+        },
+    }
+
+
 def write(run: Run, exam: Exam, seconds: float) -> None:
     """Write the finished model, its tokenizer and its card."""
     model = run.model.eval().half()
@@ -200,21 +219,7 @@ def write(run: Run, exam: Exam, seconds: float) -> None:
         "recipe": asdict(run.recipe),
         "parameters": sum(p.numel() for p in model.parameters()),
         "minutes": round(seconds / 60, 1),
-        "exam": {
-            "documents": "Language.documents(n, split='test') of fresh seeds; see tests/test_pretrained.py",
-            "kl_nats_per_token": round(exam.kl, 4),
-            "kl_standard_error": round(exam.kl_error, 5),
-            "entropy_nats_per_token": round(exam.entropy, 4),
-            "grammatical_mass": round(exam.grammatical_mass, 4),
-            "families": {
-                row["family"]: {key: round(row[key], 4) for key in ("kl", "grammatical_mass")}
-                for row in exam.families.to_dict("records")
-            },
-            "certain_slots": {
-                f"{row['family']}: {row['slot']}": {"count": row["count"], "accuracy": round(row["accuracy"], 4)}
-                for row in exam.slots.to_dict("records")
-            },
-        },
+        "exam": figures(exam),
     }
     (run.directory / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     run.checkpoint.unlink(missing_ok=True)
@@ -249,7 +254,7 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGINT, before)
     run.save()
     language = Language(recipe.language)
-    model = run.model.eval()
+    model = run.model.eval().half().float()  # the exam is of the weights as they are written
     documents = language.documents(given.exam, split="test", seed=12345)
     exam = examine(lambda ids: model(input_ids=ids.to(given.device)).logits, language, documents)
     write(run, exam, time.monotonic() - started)
