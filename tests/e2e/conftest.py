@@ -129,6 +129,15 @@ class Lab:
         """Return the cells as they would be saved."""
         return watched.page.evaluate("() => window.jupyterapp.shell.currentWidget.model.toJSON().cells")
 
+    def switch(self, watched: Watched, *, dark: bool) -> None:
+        """Change the theme of the open page."""
+        theme = "JupyterLab Dark" if dark else "JupyterLab Light"
+        _await(
+            watched.page, f"await window.jupyterapp.commands.execute('apputils:change-theme', {{theme: '{theme}'}});"
+        )
+        light = "false" if dark else "true"
+        watched.page.wait_for_function("(light) => document.body.dataset.jpThemeLight === light", arg=light)
+
     def count_cells(self, watched: Watched) -> int:
         """Return the number of cells."""
         return len(self.cells(watched))
@@ -139,7 +148,7 @@ class Lab:
         (folder / f"{name}.jupyterlab-settings").write_text(json.dumps(values))
 
 
-def _await(page: Any, body: str, seconds: float = 120.0) -> None:
+def _await(page: Any, body: str, seconds: float = 300.0) -> None:
     """Run asynchronous JavaScript in ``page``, with a limit of time, which ``evaluate`` has not."""
     page.evaluate(
         """(body) => {

@@ -85,10 +85,8 @@ def test_the_widgets_are_there_named_and_legible(page):
         assert panel.get_by_role(role, name=name, exact=True).count() == 1
     assert panel.get_by_role("button", name="Cancel").is_disabled()
     status(page, "Done: steered (+1) 100%, unsteered 0%")
-    theme = page.evaluate("() => document.body.dataset.jpThemeLight")
-    least = LEAST_CONTRAST.replace("document.body, NodeFilter", "document.querySelector('.wb-tokens'), NodeFilter")
-    assert theme in ("true", "false")
-    assert page.evaluate(least) >= 4.5
+    for view in (".wb-tokens", ".workbench-steering .wb", ".workbench-prediction"):
+        assert page.evaluate(LEAST_CONTRAST, view) >= 4.5, view
 
 
 def test_the_slider_by_keyboard(page):
@@ -123,14 +121,14 @@ def test_the_number_box(page):
 
 def test_cancelling_stops_the_texts(page):
     steering(page).get_by_role("button", name="Generate").click()
-    steering(page).get_by_role("region", name="Unsteered").get_by_text("cat cat").wait_for()
+    status(page, "Writing")
     steering(page).get_by_role("button", name="Cancel").click()
     status(page, "Cancelled")
     text = steering(page).get_by_role("region", name="Unsteered").locator("p")
     stopped = text.inner_text()
     page.wait_for_timeout(300)
     assert text.inner_text() == stopped
-    assert 1 < stopped.count("cat") < 40
+    assert stopped.count("cat") < 40
     steering(page).get_by_role("button", name="Generate").click()
     status(page, "Done")
 

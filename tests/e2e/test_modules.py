@@ -33,8 +33,8 @@ STAND_IN = """async ({ source, state }) => {
     window.dispose = await view.render({ model: window.model, el });
 }"""
 
-# The least contrast between a text and what lies behind it, shades laid over each other.
-LEAST_CONTRAST = """() => {
+# The least contrast between a text within an element and what lies behind it, shades laid over each other.
+LEAST_CONTRAST = """(within) => {
     const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
     const rgba = (colour) => {
         canvas.clearRect(0, 0, 1, 1);
@@ -55,7 +55,7 @@ LEAST_CONTRAST = """() => {
     const ground = (element) => element
         ? over(rgba(getComputedStyle(element).backgroundColor), ground(element.parentElement)) : canvasColour;
     let least = Infinity;
-    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const texts = document.createTreeWalker(document.querySelector(within), NodeFilter.SHOW_TEXT);
     while (texts.nextNode()) {
         const element = texts.currentNode.parentElement;
         if (!texts.currentNode.data.trim() || !element.checkVisibility() || element.closest("script, style, noscript"))
@@ -96,7 +96,7 @@ def test_an_exported_file_opens_offline_and_is_legible(watched, make, tmp_path):
     watched.page.get_by_role("heading", name="A title").wait_for()
     watched.page.get_by_text(FOREIGN).first.wait_for()
     assert watched.page.locator("img").count() == 0
-    assert watched.page.evaluate(LEAST_CONTRAST) >= 4.5
+    assert watched.page.evaluate(LEAST_CONTRAST, "body") >= 4.5
     dark = "dark" in watched.page.evaluate("() => matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : ''")
     red, *_ = watched.page.evaluate("() => getComputedStyle(document.querySelector('.wb')).color.match(/\\d+/g)")
     assert (int(red) > 127) == dark
