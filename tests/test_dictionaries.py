@@ -85,7 +85,7 @@ def naive_loss(dictionary: TopK, x: Tensor, dead: Tensor) -> tuple[Tensor, list[
     residual = u - (pre.relu() * strongest(pre, dictionary.k)) @ W_dec - b_dec
     loss = residual.square().sum() / u.numel()
     if dead.any():
-        n_dead, k_aux = int(dead.sum()), dictionary.d_out // 2
+        n_dead, k_aux = int(dead.sum()), dictionary.k
         target = residual.detach()
         chosen = strongest(pre.masked_fill(~dead, -torch.inf), min(k_aux, n_dead)) * dead
         weight = min(1, n_dead / k_aux) / 32 / target.square().sum()
