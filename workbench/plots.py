@@ -171,7 +171,7 @@ def dose_response(
     figure, axes = _axes(3.0, title)
     low, high = control.amin(0), control.amax(0)
     doses = strengths.tolist()
-    axes.fill_between(doses, low.tolist(), high.tolist(), color=INK, alpha=0.35, lw=0, label="random directions")
+    axes.fill_between(doses, low.tolist(), high.tolist(), color=INK, alpha=0.5, lw=0, label="random directions")
     axes.plot(doses, share.tolist(), color=BLUE, lw=2, marker="o", label="this direction")
     axes.set_xlabel("strength")
     axes.set_ylabel(axis)
