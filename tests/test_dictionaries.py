@@ -321,15 +321,17 @@ def test_loading_gives_back_the_folded_dictionary_exactly(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_halves_the_file_and_keeps_the_centre(tmp_path, dtype):
-    dictionary, x = made(32, 256, seed=1)
+    x = random(300, 32) + 200 * random(32, seed=1)  # so far out that the rounding of W_enc would show
+    dictionary = TopK(32, 256, k=8)
+    dictionary.initialise(x)
     save(dictionary, tmp_path / "full")
     save(dictionary, tmp_path / "half", dtype=dtype)
     full, half = (next((tmp_path / name).glob("*.safetensors")).stat().st_size for name in ("full", "half"))
     assert half < 0.6 * full
     loaded = load_dictionary(tmp_path / "half")
     assert loaded.W_dec.dtype == torch.float32
-    # Rounding moves each product by at most eps; selections at the border may change, so compare the loss.
-    assert fidelity(loaded, x).fvu == pytest.approx(fidelity(dictionary, x).fvu, rel=20 * torch.finfo(dtype).eps)
+    # Rounding moves a product by about eps; selections at the border may change, so compare what is kept.
+    assert fidelity(loaded, x).fvu == pytest.approx(fidelity(dictionary, x).fvu, rel=5 * torch.finfo(dtype).eps)
 
 
 def test_saving_over_a_dictionary_replaces_it_and_leaves_other_files(tmp_path):

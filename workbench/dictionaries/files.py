@@ -33,7 +33,7 @@ def write(directory: Path, name: str, manifest: dict[str, Any], tensors: dict[st
         _settle(part, directory / f"{name}.json")
     finally:
         part.unlink(missing_ok=True)
-    for old in directory.glob(f"{name}-*.safetensors"):
+    for old in directory.glob(f"{name}-{'[0-9a-f]' * 12}.safetensors"):
         if old != weights:
             old.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ What is stored is always the folded dictionary, whose weights act on activations
 reader gets codes and reconstructions in the units of the activations from four arrays and two products.
 """
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,11 @@ def save(dictionary: Dictionary, directory: str | Path, *, dtype: torch.dtype = 
     """
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}.")
-    state = {key: tensor for key, tensor in dictionary.folded().state_dict().items() if key not in UNITS}
+    rounded = deepcopy(dictionary)
+    for parameter in rounded.parameters():
+        if parameter.ndim > 1:  # before folding, so that the folded biases make up for it where the centre is large
+            parameter.data = parameter.data.to(dtype).to(parameter.dtype)
+    state = {key: tensor for key, tensor in rounded.folded().state_dict().items() if key not in UNITS}
     tensors = {key: tensor.to(dtype if tensor.ndim > 1 else torch.float32) for key, tensor in state.items()}
     manifest = {**dictionary.describe(), "provenance": dictionary.provenance}
     files.write(Path(directory), NAME, manifest, tensors)

@@ -11,7 +11,8 @@ class TrainConfig:
     """Number of optimiser steps, one batch each."""
 
     lr: float | None = None
-    """Peak learning rate of Adam; None is 2e-4 / sqrt(n_features / 2**14), as Gao et al. (2024) scale it."""
+    """Peak learning rate of Adam; None is 2e-4 / sqrt(n_features / 2**14), as Gao et al. (2024) scale it. Short
+    runs bear, and need, several times more."""
 
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises linearly from zero."""
