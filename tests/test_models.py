@@ -196,3 +196,16 @@ def test_a_wrong_edit_is_met_by_a_sentence(as_user, tiny_model):
     with pytest.raises(ValueError, match=r"shape it was given, \(2, 12, 32\), got shape \(2, 12\)"):
         with edited(tiny_model, {Site(1): lambda acts, context: acts[..., 0]}):
             tiny_model(TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m, t: record(m, t, ["2.resid_post"]), r"A site is a Site, such as Site\(2\), got '2.resid_post'"),
+        (lambda m, t: record(m, t, Site(0)), "record takes a list of sites, got one"),
+        (lambda m, t: record(m, "the cat", [Site(0)]), r"token ids, got str; of text, give tokenize\(model, text\)"),
+    ],
+)
+def test_a_wrong_kind_of_thing_is_met_by_a_sentence(as_user, tiny_model, call, words):
+    with pytest.raises(TypeError, match=words):
+        call(tiny_model, tokens_of(1, 4))

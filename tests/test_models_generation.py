@@ -1,7 +1,9 @@
 """Streaming: cached and uncached agree, the model is clean between tokens, and everything can be stopped."""
 
 import gc
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -218,3 +220,20 @@ def test_a_worker_streams_while_the_notebook_computes(loaded):
 def test_wrong_requests_are_met_by_a_sentence_at_the_call(as_user, tiny_model, arguments, words):
     with pytest.raises(ValueError, match=words):
         generate(tiny_model, **arguments)
+
+
+def test_two_threads_may_stream_edited_text_at_once(tiny_model):
+    # Taking one thread's hooks away while the other is inside a forward must disturb neither.
+    edits = {Site(0): lambda acts, context: acts + 3 * (context.positions > 0).unsqueeze(-1)}
+
+    def stream():
+        return [token.id for token in generate(tiny_model, PROMPT, edits=edits, seed=0, max_new_tokens=8)]
+
+    alone = stream()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            assert all(texts == alone for texts in pool.map(lambda _: stream(), range(60)))
+    finally:
+        sys.setswitchinterval(before)

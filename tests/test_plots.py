@@ -19,7 +19,7 @@ def distribution(*first: float) -> torch.Tensor:
 
 def test_next_tokens_says_whether_the_model_is_right():
     same = next_tokens(WORDS, distribution(0.5, 0.3), distribution(0.5, 0.3), top=2)
-    assert "likeliest next token is 'w0', also the likeliest in truth; 2 of its 2 likeliest" in same.alt
+    assert "likeliest next token is 'w0', the likeliest in truth; 2 of its 2 likeliest" in same.alt
     assert "largest error is below 0.01" in same.alt
     off = next_tokens(WORDS, distribution(0.5, 0.3), distribution(0.1, 0.6), top=2)
     assert "'w0', not the likeliest in truth" in off.alt
@@ -29,7 +29,7 @@ def test_next_tokens_says_whether_the_model_is_right():
 def test_words_that_are_equally_likely_are_all_the_likeliest():
     exact = distribution(0.25, 0.25, 0.25)
     plot = next_tokens(WORDS, distribution(0.2, 0.3, 0.28), exact, top=3)
-    assert "'w1', also the likeliest in truth; 3 of its 3" in plot.alt
+    assert "'w1', one of the 3 that are equally likely in truth; 3 of its 3" in plot.alt
 
 
 def test_next_tokens_draws_both_series_of_the_union():

@@ -38,7 +38,10 @@ def lab(directory: Path | None, check: bool) -> int:
 
     started = time.monotonic()
     notebook = nbformat.read(folder / TOUR, as_version=4)
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    # The kernel's warning about its transport would be the first thing a newcomer reads.
+    quiet = ["--log-level=40"]
+    place = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", extra_arguments=quiet, resources=place)
     try:
         client.execute()
     except CellExecutionError as error:
@@ -147,7 +150,11 @@ def train(given: argparse.Namespace) -> int:
     }
     save(dictionary, given.directory, dtype=torch.float16 if given.half else torch.float32)
     shutil.rmtree(given.directory / "unfinished")
-    print(f"{given.directory}: {given.features} features at {site}; {found}")
+    print(
+        f"{given.directory} holds {given.features} features at {site}. On text held out, {found.l0:.0f} features "
+        f"a token leave {found.fvu:.1%} of the variance unexplained, and {found.dead:.1%} of the features are never active.\n"
+        f'Load it with load_dictionary("{given.directory}"), or name it DICTIONARY in the tour\'s parameters.'
+    )
     return 0
 
 
@@ -165,17 +172,18 @@ def main(arguments: list[str] | None = None) -> None:
     for_train.add_argument("directory", type=Path, help="where to write it; a stopped training goes on from there")
     for_train.add_argument("--model", default="tiny", help="a shipped name, a Hugging Face directory or a hub id")
     for_train.add_argument("--layer", type=int, help="default: the middle one")
-    for_train.add_argument("--stream", default="resid_post")
+    for_train.add_argument("--stream", default="resid_post", help="what to read there (default: %(default)s)")
     for_train.add_argument("--text", type=Path, help="a file, one text per line; default: the built-in language")
-    for name, value in {
-        "documents": 40_000,
-        "features": 1024,
-        "k": 16,
-        "steps": 4000,
-        "batch": 2048,
-        "seed": 0,
-    }.items():
-        for_train.add_argument(f"--{name}", type=int, default=value)
+    numbers = {
+        "documents": (40_000, "documents of the built-in language"),
+        "features": (1024, "features of the dictionary"),
+        "k": (16, "features on a token"),
+        "steps": (4000, "optimiser steps"),
+        "batch": (2048, "activations in a step"),
+        "seed": (0, "of the text, the order and the first weights"),
+    }
+    for name, (value, meaning) in numbers.items():
+        for_train.add_argument(f"--{name}", type=int, default=value, help=f"{meaning} (default: %(default)s)")
     for_train.add_argument("--lr", type=float, help="default: by the number of features, as Gao et al. (2024)")
     for_train.add_argument("--dead-tokens", type=int, help="silent for so long, a feature is revived; default: by size")
     for_train.add_argument("--half", action="store_true", help="store the matrices in half precision")

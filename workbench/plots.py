@@ -111,14 +111,16 @@ def _next_tokens_alt(words: Sequence[str], model: Tensor, exact: Tensor | None, 
         others = ", ".join(repr(words[i]) for i in model.topk(top).indices[1:3].tolist())
         return f"The model's likeliest next token is {words[first]!r}" + (f"; then come {others}." if others else ".")
     slack = 1e-6  # words that are equally likely are all the likeliest
-    agree = "also" if exact[first] >= exact.max() - slack else "not"
+    best = exact >= exact.max() - slack
+    tied = int(best.sum())
+    truth = "the likeliest in truth" if tied == 1 else f"one of the {tied} that are equally likely in truth"
     bar = exact.topk(top).values[-1] - slack
     common = int((exact[model.topk(top).indices] >= bar).sum())
     gap = (model - exact).abs()
     return (
-        f"The model's likeliest next token is {words[first]!r}, {agree} the likeliest in truth; {common} of its "
-        f"{top} likeliest are among the true {top}. The largest error is {_below(float(gap.max()))}, "
-        f"at {words[int(gap.argmax())]!r}."
+        f"The model's likeliest next token is {words[first]!r}, {'' if best[first] else 'not '}{truth}; {common} of "
+        f"its {top} likeliest are among the {max(top, tied)} likeliest in truth. "
+        f"The largest error is {_below(float(gap.max()))}, at {words[int(gap.argmax())]!r}."
     )
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from workbench.models import Context, Edit
 
+SALT = 7_919_000_000
+
 
 def add(vector: Float[Tensor, " d_model"]) -> Edit:
     """Return the edit that adds ``vector`` at every position but the first (activation addition, Turner et al. 2023).
@@ -18,6 +20,8 @@ def add(vector: Float[Tensor, " d_model"]) -> Edit:
     """
 
     def edit(acts: Tensor, context: Context) -> Tensor:
+        if vector.shape[-1] != acts.shape[-1]:
+            raise ValueError(f"The vector to add has {vector.shape[-1]} numbers, but this site has {acts.shape[-1]}.")
         return acts + vector.to(acts) * (context.positions > 0).unsqueeze(-1)
 
     return edit
@@ -25,5 +29,6 @@ def add(vector: Float[Tensor, " d_model"]) -> Edit:
 
 def random_direction(direction: Float[Tensor, " d_model"], seed: int) -> Float[Tensor, " d_model"]:
     """Return a direction drawn uniformly from the sphere, as long as ``direction``: the floor of any effect."""
-    noise = torch.randn(direction.shape, generator=torch.Generator().manual_seed(seed))
+    # Salted, so that it is not the very direction a reader drew with the same seed.
+    noise = torch.randn(direction.shape, generator=torch.Generator().manual_seed(seed + SALT))
     return noise.to(direction) * (direction.norm() / noise.norm())

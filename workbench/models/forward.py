@@ -39,6 +39,11 @@ def device_of(model: TransformerBridge) -> torch.device:
 
 def checked_tokens(model: TransformerBridge, tokens: Tensor) -> Tensor:
     """Return ``tokens`` on the model's device, or say what is wrong with them."""
+    if not isinstance(tokens, Tensor):
+        raise TypeError(
+            f"tokens must be a [batch, pos] tensor of token ids, got {type(tokens).__name__}; "
+            "of text, give tokenize(model, text)."
+        )
     if tokens.ndim != 2 or tokens.numel() == 0:
         raise ValueError(
             f"tokens must be a non-empty [batch, pos] tensor, got shape {tuple(tokens.shape)}; "

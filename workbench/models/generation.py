@@ -66,13 +66,13 @@ def generate(
         max_new_tokens: How many tokens to write at most.
         temperature: 0 always takes the likeliest token.
     """
-    if tokens.ndim != 2 or tokens.shape[0] != 1:
-        raise ValueError(f"generate continues one prompt, a [1, pos] tensor, got shape {tuple(tokens.shape)}.")
     if temperature < 0:
         raise ValueError(f"temperature must be 0 (the likeliest token) or more, got {temperature}.")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be 0 or more, got {max_new_tokens}.")
     tokens = checked_tokens(model, tokens)
+    if tokens.shape[0] != 1:
+        raise ValueError(f"generate continues one prompt, a [1, pos] tensor, got shape {tuple(tokens.shape)}.")
     if tokens.shape[1] == model.cfg.n_ctx:
         raise ValueError(f"The prompt fills the model's {model.cfg.n_ctx} positions; shorten it to leave room.")
     with edited(model, edits or {}):

@@ -131,6 +131,8 @@ def record(
         grad: Keep the graph, which starts at the token embeddings, so that activations can be differentiated
             with respect to earlier ones.
     """
+    if isinstance(sites, Site):
+        raise TypeError(f"record takes a list of sites, got one; write [{sites!r}].")
     points = {site: hook_point(model, site) for site in sites}
     if not points:
         raise ValueError("record needs at least one site, such as Site(0).")
@@ -176,9 +178,10 @@ def edited(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Iterator[Non
     now: list[Context] = []
     editing = False
 
-    def look(module: Any, args: tuple, kwargs: dict) -> None:
+    def look(module: Any, args: tuple, kwargs: dict | None = None) -> None:
+        # Another thread that runs the model while this hook is being removed gets it without its keywords.
         if threading.get_ident() == owner and not editing:
-            now[:] = [_context(args, kwargs)]
+            now[:] = [_context(args, kwargs or {})]
 
     def write(site: Site, edit: Edit) -> Callable[[Tensor], Tensor]:
         def function(acts: Tensor) -> Tensor:

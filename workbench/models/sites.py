@@ -136,6 +136,8 @@ def with_part(acts: Tensor, site: Site, part: Tensor) -> Tensor:
 
 def hook_point(model: TransformerBridge, site: Site) -> Any:
     """Return the hook point of ``site``, or say which site of ``model`` is nearest."""
+    if not isinstance(site, Site):
+        raise TypeError(f"A site is a Site, such as Site(2), got {site!r}; of a name, give Site.parse('2.resid_post').")
     layers = model.cfg.n_layers
     if site.layer >= layers:
         near = Site(layers - 1, site.stream, site.head)

@@ -138,7 +138,8 @@ class SteeringPanel(Panel):
         self.state.observe(self._on_control, names=["prompt", "strength", "seed"])
 
     def _controls(self, low: float, high: float) -> ipywidgets.Widget:
-        wide = {"width": "auto", "flex": "1 1 auto"}
+        wide = {"width": "auto", "min_width": "260px", "flex": "1 1 auto"}
+        wrapped = {"flex_flow": "row wrap"}
         step = (high - low) / 40
         self.prompt = ipywidgets.Text(description="Prompt", continuous_update=False, layout=wide)
         self.seed = ipywidgets.BoundedIntText(description="Seed", max=2**31 - 1, layout={"width": "140px"})
@@ -162,8 +163,8 @@ class SteeringPanel(Panel):
         self.cancel.on_click(self._on_cancel)
         return ipywidgets.VBox(
             [
-                ipywidgets.HBox([self.prompt, self.seed]),
-                ipywidgets.HBox([self.slider, self.number, self.generate, self.cancel]),
+                ipywidgets.HBox([self.prompt, self.seed], layout=wrapped),
+                ipywidgets.HBox([self.slider, self.number, self.generate, self.cancel], layout=wrapped),
                 progress,
             ]
         )
