@@ -152,7 +152,7 @@ def train(given: argparse.Namespace) -> int:
     shutil.rmtree(given.directory / "unfinished")
     print(
         f"{given.directory} holds {given.features} features at {site}. On text held out, {found.l0:.0f} features "
-        f"a token leave {found.fvu:.1%} of the variance unexplained, and {found.dead:.1%} of the features are never active.\n"
+        f"a token leave {found.fvu:.1%} of the variance unexplained, and {found.dead:.1%} of the features never fire.\n"
         f'Load it with load_dictionary("{given.directory}"), or name it DICTIONARY in the tour\'s parameters.'
     )
     return 0
