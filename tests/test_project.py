@@ -42,6 +42,19 @@ def test_every_picture_and_file_the_readme_links_is_there():
     assert not [link for link in links if not (ROOT / link).exists()]
 
 
+def test_the_readme_s_lines_run_and_print_what_it_says(capsys):
+    readme = (ROOT / "README.md").read_text()
+    code, shown = (re.search(rf"```{kind}\n(.+?)```", readme, re.DOTALL) for kind in ("python", "text"))
+    assert code
+    assert shown
+    assert len([line for line in code[1].splitlines() if line.strip()]) <= 10
+    exec(code[1], {})
+    printed = capsys.readouterr().out.splitlines()
+    promised = shown[1].splitlines()
+    assert len(printed) == len(promised)
+    assert all(one.startswith(other.removesuffix("…").rstrip()) for one, other in zip(printed, promised, strict=True))
+
+
 def test_no_file_is_a_pickle():
     kinds = {p.suffix for p in (ROOT / "workbench" / "pretrained").rglob("*") if p.is_file()}
     assert kinds <= {".json", ".safetensors", ".jinja"}
