@@ -26,12 +26,12 @@ def notebooks(directory: Path | None) -> Path:
     return folder
 
 
-def lab(directory: Path | None, check: bool) -> int:
-    """Open JupyterLab on the notebooks, or run the tour without a browser and say what it found."""
+def lab(directory: Path | None, check: bool, options: list[str]) -> int:
+    """Open JupyterLab, with ``options`` of its own, or run the tour without a browser and say what it found."""
     folder = notebooks(directory)
     if not check:
         command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}"]
-        return subprocess.call([*command, f"--LabApp.default_url=/lab/tree/{TOUR}"])
+        return subprocess.call([*command, f"--LabApp.default_url=/lab/tree/{TOUR}", *options])
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="workbench", description="Look inside transformer language models from Jupyter."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for_lab = commands.add_parser("lab", help="open JupyterLab on the notebooks")
+    for_lab = commands.add_parser("lab", help="open JupyterLab on the notebooks; its own options may follow")
     for_lab.add_argument("directory", nargs="?", type=Path, help="a folder of notebooks; filled with copies if empty")
     for_lab.add_argument("--check", action="store_true", help="run the tour without a browser and say what it found")
     commands.add_parser("doctor", help="say what is installed and what to do where something is wrong")
@@ -187,11 +187,13 @@ def main(arguments: list[str] | None = None) -> None:
     for_train.add_argument("--lr", type=float, help="default: by the number of features, as Gao et al. (2024)")
     for_train.add_argument("--dead-tokens", type=int, help="silent for so long, a feature is revived; default: by size")
     for_train.add_argument("--half", action="store_true", help="store the matrices in half precision")
-    given = parser.parse_args(arguments)
+    given, options = parser.parse_known_args(arguments)
+    if options and (given.command != "lab" or given.check):
+        parser.error(f"unknown options {' '.join(options)}; only `workbench lab` hands options on, to JupyterLab")
     try:
         match given.command:
             case "lab":
-                code = lab(given.directory, given.check)
+                code = lab(given.directory, given.check, options)
             case "train":
                 code = train(given)
             case _:
