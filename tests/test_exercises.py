@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from workbench.exercises import tour
 from workbench.exercises.exercise import Exercise
 from workbench.exercises.keys import key, seal
 
@@ -79,3 +80,16 @@ def test_hints_are_three_in_order():
     assert [asked.hint(step) for step in (1, 2, 3)] == ["nudge", "hint", "nearly"]
     with pytest.raises(ValueError, match="There are hints 1, 2 and 3, got 4"):
         asked.hint(4)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "right"), [(tour.KEPT, "less than a twentieth"), (tour.CONTROL, "it hardly moves")]
+)
+def test_the_tour_s_exercises_know_right_from_wrong(exercise, right):
+    wrong = [choice for choice in exercise.choices if choice != right]
+    assert len(wrong) >= 2
+    assert exercise.check(right)
+    assert not any(exercise.check(choice) for choice in wrong)
+    assert len({exercise.hint(step) for step in (1, 2, 3)}) == 3
+    with pytest.raises(ValueError, match="The answer must be one of"):
+        exercise.check("42")
