@@ -138,6 +138,13 @@ class Sampler(Tracer):
             following = following[0](self, *following[1])
 
 
+def _weights(
+    options: Sequence[Any], weights: Sequence[float] | None, held: Grid | None, cell: tuple[int, ...], split: Split
+) -> Sequence[float]:
+    """Return the relative weights of ``options``, wherever they come from."""
+    return held.weights(cell, split) if held is not None else weights or [1.0] * len(options)
+
+
 @dataclass(frozen=True)
 class Choice:
     """One choice a program made."""
@@ -197,7 +204,7 @@ class Recorder(Sampler):
         held: Grid | None = None,
     ) -> Any:
         cell = self._cells.get(held, ()) if held is not None else ()
-        raw = held.weights(cell, self.split) if held is not None else weights or [1.0] * len(options)
+        raw = _weights(options, weights, held, cell, self.split)
         index = self.decide(name, options)
         if index is None:
             index = options.index(super().choose(name, options, weights, held=held))
@@ -243,7 +250,7 @@ class _Replay(Tracer):
     ) -> Any:
         cell = self._cells.get(held, ()) if held is not None else ()
         if self._made == len(self.given):
-            raw = held.weights(cell, self.split) if held is not None else weights or [1.0] * len(options)
+            raw = _weights(options, weights, held, cell, self.split)
             total = sum(raw)
             self.pending = [w / total for w in raw]
             raise _Stop
