@@ -70,9 +70,9 @@ def generate(
         raise ValueError(f"temperature must be 0 (the likeliest token) or more, got {temperature}.")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be 0 or more, got {max_new_tokens}.")
-    tokens = checked_tokens(model, tokens)
-    if tokens.shape[0] != 1:
+    if isinstance(tokens, Tensor) and (tokens.ndim != 2 or tokens.shape[0] != 1):
         raise ValueError(f"generate continues one prompt, a [1, pos] tensor, got shape {tuple(tokens.shape)}.")
+    tokens = checked_tokens(model, tokens)
     if tokens.shape[1] == model.cfg.n_ctx:
         raise ValueError(f"The prompt fills the model's {model.cfg.n_ctx} positions; shorten it to leave room.")
     with edited(model, edits or {}):
