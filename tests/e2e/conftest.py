@@ -137,6 +137,8 @@ class Lab:
         )
         light = "false" if dark else "true"
         watched.page.wait_for_function("(light) => document.body.dataset.jpThemeLight === light", arg=light)
+        # JupyterLab shows its splash meanwhile; two at once, and it trips over removing the same one twice.
+        watched.page.locator("#jupyterlab-splash").wait_for(state="detached")
 
     def count_cells(self, watched: Watched) -> int:
         """Return the number of cells."""
