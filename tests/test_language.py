@@ -391,12 +391,13 @@ def test_two_languages_differ_in_what_they_hold_out():
         (lambda L: L.next_token(torch.tensor([5, 6])), "must begin with BOS"),
         (lambda L: L.counterfactual(L.documents(1, families=["lists"]), "topic", "sea"), "makes no choice 'topic'"),
         (lambda L: L.counterfactual(L.documents(1, families=["stories"]), "topic", "opera"), "cannot be 'opera'; it"),
+        (lambda L: L.topics["opera"], "there is no topic 'opera'; the topics are "),
         (lambda L: L.choices(L.documents(2)), "give one document"),
         (lambda L: L.documents(2).labels["topic"].equals("opera"), "no token can carry the label 'opera'"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_a_clear_sentence(language, call, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, KeyError), match=words):
         call(language)
 
 

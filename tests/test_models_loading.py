@@ -209,5 +209,7 @@ def test_a_word_out_of_vocabulary_is_named(tmp_path, unknown):
 def test_text_past_the_context_is_met_by_a_sentence(tiny_model):
     with pytest.raises(ValueError, match=f"has 61 tokens, but this model reads at most {N_CTX}; leave out at least 13"):
         tokenize(tiny_model, "cat " * 60)
+    with pytest.raises(ValueError, match=r"Text 1 of 2 \(counted from 0\) has 61 tokens"):
+        tokenize(tiny_model, ["the cat", "cat " * 60])
     with pytest.raises(ValueError, match="at least one text"):
         tokenize(tiny_model, [])

@@ -229,6 +229,19 @@ def test_moving_the_slider_in_the_browser_starts_a_run_and_moves_the_number():
     assert panel.columns.shown["columns"][0]["title"] == "Steered (+0.5)"
 
 
+def test_a_strength_beyond_the_slider_is_refused_in_words_and_starts_nothing():
+    panel = panel_of()
+    texts = panel.run_sync(1.0)
+    tell(panel.number, value=5.0)
+    assert panel.columns.error == "strength must lie in -2..2, the slider's range, got 5."
+    assert panel.job is None
+    assert panel.state.strength == 1.0
+    assert panel.state.shown.columns[0].text == texts.steered
+    tell(panel.number, value=1.5)
+    settle(panel)
+    assert panel.columns.error == ""
+
+
 def test_every_control_starts_exactly_one_run(monkeypatch):
     panel = panel_of()
     runs = []
@@ -278,11 +291,13 @@ def test_cancelling_ends_within_one_token_and_a_new_value_takes_over():
 
 def test_a_bad_prompt_is_shown_and_the_next_good_one_clears_it():
     panel = panel_of()
+    panel.run_sync(1.0)
+    before = panel.columns.shown
     tell(panel.prompt, value="qzx")
     with pytest.raises(ValueError, match="vocabulary"):
         settle(panel)
     assert "not in the vocabulary" in panel.columns.error
-    assert panel.columns.shown["status"] == "Stopped by an error."
+    assert panel.columns.shown == before
     tell(panel.prompt, value="the")
     settle(panel)
     assert panel.columns.error == ""

@@ -18,6 +18,14 @@ from workbench.language.oracle import Oracle
 from workbench.language.splits import Split, check_split
 from workbench.language.tasks import Task, collect
 
+
+class Topics(dict[str, tuple[str, ...]]):
+    """Topic of a story → the words by which it shows, in every form."""
+
+    def __missing__(self, name: str) -> tuple[str, ...]:
+        raise KeyError(f"there is no topic {name!r}; the topics are {', '.join(self)}.")
+
+
 NAMES = {column: ("", *values) for column, values in LABELS.items()}
 
 
@@ -37,7 +45,7 @@ class Language:
     vocabulary = VOCABULARY
     """Word → token id."""
 
-    topics: ClassVar[dict[str, tuple[str, ...]]] = {name: topic.words for name, topic in TOPICS.items()}
+    topics: ClassVar[Topics] = Topics({name: topic.words for name, topic in TOPICS.items()})
     """Topic of a story → the words by which it shows, in every form."""
 
     def __init__(self, seed: int = 0) -> None:

@@ -22,8 +22,10 @@ def tokenize(model: TransformerBridge, text: str | list[str]) -> Int[Tensor, "ba
         raise ValueError("tokenize needs at least one text, got an empty list.")
     longest, limit = max(len(row) for row in rows), model.cfg.n_ctx
     if longest > limit:
+        number = next(i for i, row in enumerate(rows) if len(row) == longest)
+        which = "The text" if isinstance(text, str) else f"Text {number} of {len(rows)} (counted from 0)"
         raise ValueError(
-            f"The text has {longest} tokens, but this model reads at most {limit}; leave out at least "
+            f"{which} has {longest} tokens, but this model reads at most {limit}; leave out at least "
             f"{longest - limit}."
         )
     pad = tokenizer_of(model).pad_token_id

@@ -56,9 +56,10 @@ class Comparison:
             job.post(progress, shown=shown)
             return shown
 
+        # A prompt that the model cannot read is refused here, while the texts of the last run still stand.
+        streams = {title: self.writer(prompt, vector, seed, job.cancel) for title, vector in vectors.items()}
         post(0.0, "Writing …")
         try:
-            streams = {title: self.writer(prompt, vector, seed, job.cancel) for title, vector in vectors.items()}
             for rounds in range(1, self.max_new_tokens + 1):
                 for title in vectors:
                     token = None if job.cancel.is_set() else next(streams[title], None)

@@ -146,17 +146,18 @@ class SteeringPanel(Panel):
         self.slider = ipywidgets.FloatSlider(
             description="Strength", min=low, max=high, step=step, continuous_update=False, readout=False, layout=wide
         )
-        self.number = ipywidgets.BoundedFloatText(
-            description="Strength as a number", min=low, max=high, step=step, layout={"width": "72px"}
-        )
+        # Not a bounded box, which would silently turn 5 into 2.
+        self.number = ipywidgets.FloatText(description="Strength as a number", step=step, layout={"width": "72px"})
         self.number.add_class("workbench-unlabelled")
         self.generate = ipywidgets.Button(description="Generate", tooltip="Write the three texts again")
         self.cancel = ipywidgets.Button(description="Cancel", tooltip="Stop writing")
         progress = ipywidgets.FloatProgress(max=1.0, layout={"width": "auto"})
 
-        bound = {self.prompt: "prompt", self.slider: "strength", self.number: "strength", self.seed: "seed"}
+        bound = {self.prompt: "prompt", self.slider: "strength", self.seed: "seed"}
         for widget, name in bound.items():
             traitlets.link((self.state, name), (widget, "value"))
+        traitlets.dlink((self.state, "strength"), (self.number, "value"))
+        self.number.observe(self._on_number, names="value")
         traitlets.dlink((self.state, "progress"), (progress, "value"))
         traitlets.dlink((self.state, "running"), (self.cancel, "disabled"), lambda running: not running)
         self.generate.on_click(self._on_generate)
@@ -184,6 +185,10 @@ class SteeringPanel(Panel):
             self.run()
 
     @guarded
+    def _on_number(self, change: Any) -> None:
+        self.state.strength = self._on_slider(change.new)
+
+    @guarded
     def _on_generate(self, button: ipywidgets.Button) -> None:
         self.run()
 
@@ -202,18 +207,22 @@ class SteeringPanel(Panel):
     def run_sync(self, strength: float | None = None) -> Texts:
         """Run here, at ``strength`` or else at the slider's, fill the panel and return the three texts."""
         if strength is not None:
-            if not self.slider.min <= strength <= self.slider.max:
-                raise ValueError(
-                    f"strength must lie in {self.slider.min:g}..{self.slider.max:g}, the slider's range, "
-                    f"got {strength:g}."
-                )
+            strength = self._on_slider(strength)
             self._listening = False
             try:
-                self.state.strength = float(strength)
+                self.state.strength = strength
             finally:
                 self._listening = True
         WORKER.run_here(self._work(), self.state)
         return Texts(*(column.text for column in self.state.shown.columns))
+
+    def _on_slider(self, strength: float | int) -> float:
+        """Return ``strength`` if the slider reaches it."""
+        if not self.slider.min <= strength <= self.slider.max:
+            raise ValueError(
+                f"strength must lie in {self.slider.min:g}..{self.slider.max:g}, the slider's range, got {strength:g}."
+            )
+        return float(strength)
 
     def _work(self) -> Callable[[Job], None]:
         settings = self.state.prompt, self.state.seed, self.state.strength
