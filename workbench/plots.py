@@ -136,7 +136,7 @@ def token_bars(
     numbers = values.tolist()
     axes.bar(range(len(tokens)), numbers, width=0.8, color=[BLUE if value > 0 else VERMILION for value in numbers])
     axes.axhline(0, color=INK, lw=0.8)
-    size = 12 if len(tokens) <= 40 else 9
+    size = 11 if len(tokens) <= 40 else 9
     axes.set_xticks(range(len(tokens)), list(tokens), rotation=60, ha="right", rotation_mode="anchor", fontsize=size)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.7, len(tokens) - 0.3)
