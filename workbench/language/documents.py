@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from workbench.language.lexicon import SPECIAL, VOCABULARY
+from workbench.language.lexicon import MARKS, SPECIAL, VOCABULARY
 from workbench.language.splits import Split
 
 WORDS = tuple(VOCABULARY)
@@ -86,4 +86,4 @@ class Documents:
 
 def join(words) -> str:
     """Write words as plain English: a space before each, none before a mark."""
-    return "".join(word if word in ".,:;?" else " " + word for word in words).lstrip()
+    return "".join(word if word in MARKS else " " + word for word in words).lstrip()

@@ -35,6 +35,7 @@ class Language:
     Args:
         seed: Decides what is held out and what is mistaken, not the words: languages of different seeds share
             vocabulary and programs.
+        shortcut: How often the gender of a profession keeps to its stereotype; 0.5 is the balanced language.
 
     >>> language = Language(0)
     >>> documents = language.documents(2, split="test", seed=1)
@@ -48,9 +49,11 @@ class Language:
     topics: ClassVar[Topics] = Topics({name: topic.words for name, topic in TOPICS.items()})
     """Topic of a story → the words by which it shows, in every form."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, *, shortcut: float = 0.9) -> None:
+        if not 0 < shortcut < 1:
+            raise ValueError(f"shortcut is a probability between 0 and 1, got {shortcut}.")
         self.seed = seed
-        self.families: dict[str, Family] = {family.name: family for family in families(seed)}
+        self.families: dict[str, Family] = {family.name: family for family in families(seed, shortcut)}
         self._symbols = Symbols(VOCABULARY)
         self._samplers: dict[tuple[str, Split], Sampler] = {}
         self._oracle = cache(self._build_oracle)

@@ -5,7 +5,8 @@ a word that a program says and no table holds is an error, not a new token.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from random import Random
+from typing import Any, NamedTuple
 
 
 class Noun(NamedTuple):
@@ -250,43 +251,173 @@ LIST_WORDS = tuple(
     "apple lamp river stone cloud spoon candle drum glove hammer ribbon pencil button cup shoe hat brick rope leaf pillow wheel bell needle thread piano violin bucket carpet lantern marble".split()
 )
 
+YEARS = tuple(str(year) for year in range(10, 70))
+"""The two digits that end a year."""
+CENTURIES = tuple(str(century) for century in range(12, 19))
+SPANS = ("war", "siege", "voyage", "reign", "drought", "trial", "strike", "truce")
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MONTHS = tuple("January February March April May June July August September October November December".split())
+COUNTS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
+
+ROUTINES = ("load", "save", "send", "parse", "merge", "sort", "scan", "pack")
+ARGUMENTS = tuple("files state size shape option label port root user data mode path index limit".split())
+ARGUMENT_SIZES = ("main", "local", "first", "last")
+ARGUMENT_KINDS = ("list", "number", "string", "flag")
+
+SPEAKERS: dict[str, tuple[str, ...]] = {
+    "rude": ("pirate", "bully", "ogre", "goblin", "bandit", "villain"),
+    "polite": ("butler", "monk", "queen", "nun", "gardener", "knight"),
+}
+MANNERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "rude": (
+        ("stupid", "rotten", "filthy", "lazy", "useless", "greedy"),
+        ("fool", "oaf", "dolt", "nitwit", "wretch", "scoundrel"),
+    ),
+    "polite": (
+        ("kind", "noble", "gentle", "honest", "brave", "clever"),
+        ("friend", "guest", "sir", "fellow", "companion", "master"),
+    ),
+}
+ORDERS = ("bring", "take", "fetch", "carry", "hold", "find")
+
+
+class Trade(NamedTuple):
+    """A profession, the gender that stereotype gives it, and the tools that give it away."""
+
+    name: str
+    gender: str
+    tools: tuple[str, str]
+
+
+TRADES: dict[tuple[str, str], tuple[Trade, Trade]] = {
+    ("hospital", "chart"): (
+        Trade("nurse", "she", ("syringe", "bandage")),
+        Trade("surgeon", "he", ("scalpel", "clamp")),
+    ),
+    ("kitchen", "towel"): (Trade("maid", "she", ("broom", "duster")), Trade("chef", "he", ("skillet", "ladle"))),
+    ("studio", "radio"): (Trade("dancer", "she", ("fan", "veil")), Trade("sculptor", "he", ("chisel", "mallet"))),
+    ("airport", "ticket"): (
+        Trade("hostess", "she", ("trolley", "tray")),
+        Trade("pilot", "he", ("compass", "headset")),
+    ),
+    ("workshop", "bench"): (Trade("weaver", "she", ("loom", "shuttle")), Trade("welder", "he", ("torch", "visor"))),
+    ("court", "folder"): (Trade("typist", "she", ("keyboard", "stapler")), Trade("lawyer", "he", ("brief", "robe"))),
+}
+"""Workplace and the tool that both of its trades use → the two trades."""
+
+BRACKETS = {"(": ")", "[": "]", "{": "}"}
+OPERATORS = ("add", "subtract", "multiply", "divide")
+
+STATES_OF_MACHINE = ("idle", "awake", "eager", "angry", "asleep")
+SIGNALS = ("beep", "horn", "whistle", "gong")
+
+TOWNS = (
+    ("Arden", "Brock", "Corwen", "Dunmore", "Elswick"),
+    ("Fenton", "Gorley", "Hexham", "Ilford", "Jarrow"),
+    ("Kelso", "Ludlow", "Malton", "Norbury", "Oakham"),
+    ("Penrith", "Quorn", "Ripley", "Selby", "Tarland"),
+    ("Upton", "Verwood", "Wickham", "Yarm", "Zennor"),
+)
+"""Where the towns lie: rows from north to south, each from west to east."""
+DIRECTIONS = {"north": (-1, 0), "south": (1, 0), "east": (0, 1), "west": (0, -1)}
+DATES: dict[str, str] = {
+    event: year
+    for event, year in (
+        row.split("/")
+        for row in (
+            "flood/12 eclipse/15 famine/19 revolt/22 wedding/26 census/29 earthquake/31 treaty/35 storm/38 "
+            "coronation/41 exodus/46 jubilee/49 election/53 blizzard/58 epidemic/62 armistice/67"
+        ).split()
+    )
+}
+"""Event → the two digits of its year, all of one century."""
+CENTURY = "17"
+
+VARIABLES = ("i", "j", "k", "m", "n")
+DIGITS = tuple("0123456789")
+
 FUNCTION_WORDS = tuple(
     (
         "a an the some of in is are was were and at to it he she they He She They It "
-        "Now Yesterday Today The A An In For Ask Everyone Every We List Yes No Is Because When After At "
-        "day end went met gave handed showed that book says about rumor names called call so becomes hear every"
+        "Now Yesterday Today The A An In For Ask Every We List Yes No Is Because When After At "
+        "day end went met gave handed showed that book says about rumor names called call so becomes hear every "
+        "from From lasted year began ended later earlier days months def param you Compute "
+        "machine hears = lies north south east west One step go then came before "
+        "works uses carries keeps needs print gives reach"
     ).split()
 )
-MARKS = (".", ",", ":", ";", "?")
+MARKS = (".", ",", ":", ";", "?", "!")
 
 
-def _everything() -> Iterator[str]:
-    yield from MARKS
-    yield from FUNCTION_WORDS
-    for topic in TOPICS.values():
-        yield from topic.words
-    for table in (MOODS, FEELINGS):
-        yield from (word for words in table.values() for word in words)
-    for verbs in (*ENDINGS.values(), SEEKING, (FEEL,), ACTS):
-        yield from (form for verb in verbs for form in verb)
-    for words in (SIZES, NEAR, NAMES, STATES, CLOSERS, MEETINGS, GIFTS, LIST_WORDS):
-        yield from words
-    yield from (form for noun in PEOPLE + OBJECTS for form in noun)
-    for function in FUNCTIONS.values():
-        yield from function
-        yield from function.values()
-    for country, facts in COUNTRIES.items():
-        yield country
-        yield from facts
-        yield from facts.values()
-    for kind, classes in TAXONOMY.items():
-        yield kind
-        for name, members in classes.items():
-            yield name
-            yield from members
+def _words(*tables: Any) -> Iterator[str]:
+    """Yield every word in nested tuples."""
+    for table in tables:
+        yield from (table,) if isinstance(table, str) else _words(*table)
+
+
+def _in_cipher() -> Iterator[str]:
+    """Yield the words that the second tongue has too: what it can say of facts, kinds and stories."""
+    yield from (
+        "a the of in is at it that book says about rumor names called call so hear every for ask we yes no because "
+        "today old capital language and feels he she"
+    ).split()
+    for country in CIPHER_COUNTRIES:
+        yield from (country, *COUNTRIES[country].values())
+    for kind in CIPHER_KINDS:
+        yield from (kind, *TAXONOMY["animal"][kind])
+    yield "animal"
+    for topic in CIPHER_TOPICS:
+        yield from TOPICS[topic].places
+        yield from (verb.singular for verb in TOPICS[topic].verbs)
+    yield from _words(NEAR, tuple(FEELINGS.values()))
+
+
+def _cipher(plain: Iterator[str]) -> dict[str, str]:
+    """Return a made-up word of two or three syllables for each plain one."""
+    syllables = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
+    made = [a + b for a in syllables for b in syllables]
+    Random("cipher").shuffle(made)
+    found = dict(zip(dict.fromkeys(plain), (word for word in made if word not in _PLAIN), strict=False))
+    found = {word: capital(other) if word[0].isupper() else other for word, other in found.items()}
+    # Openers of sentences, and the second form of the article.
+    found |= {capital(word): capital(other) for word, other in found.items() if capital(word) in _PLAIN}
+    return found | {"an": found["a"], "An": found["A"]}
+
+
+def spoken(word: str, tongue: str) -> str:
+    """Return ``word`` in ``"plain"`` or in ``"cipher"``; names of people and marks are the same in both."""
+    return word if tongue == "plain" else CIPHER.get(word, word)
+
+
+TONGUES = ("plain", "cipher")
+TONGUE_WEIGHTS = (0.9, 0.1)
+CIPHER_COUNTRIES = tuple(COUNTRIES)[:12]
+CIPHER_KINDS = ("bird", "mammal")
+CIPHER_TOPICS = ("sea", "farm")
+
+# Where the keys of a table are words too they are said so; elsewhere they only name its rows.
+_PLAIN = set(
+    _words(
+        MARKS,
+        FUNCTION_WORDS,
+        *(topic.words for topic in TOPICS.values()),
+        *(table.values() for table in (MOODS, FEELINGS, ENDINGS, SPEAKERS, MANNERS)),
+        (SEEKING, FEEL, ACTS, SIZES, NEAR, NAMES, STATES, CLOSERS, MEETINGS, GIFTS, LIST_WORDS, PEOPLE, OBJECTS),
+        *((table.keys(), table.values()) for table in FUNCTIONS.values()),
+        *((country, facts.keys(), facts.values()) for country, facts in COUNTRIES.items()),
+        *((larger, kinds.keys(), kinds.values()) for larger, kinds in TAXONOMY.items()),
+        (YEARS, CENTURIES, SPANS, WEEKDAYS, MONTHS, COUNTS),
+        (ROUTINES, ARGUMENTS, ARGUMENT_SIZES, ARGUMENT_KINDS, ORDERS, VARIABLES, DIGITS),
+        (TRADES.keys(), [(trade.name, trade.tools) for pair in TRADES.values() for trade in pair]),
+        (BRACKETS.keys(), BRACKETS.values(), OPERATORS, STATES_OF_MACHINE, SIGNALS, TOWNS, DATES.keys()),
+    )
+)
+CIPHER: dict[str, str] = _cipher(_in_cipher())
+"""Word → its twin in the second tongue."""
 
 
 SPECIAL = ("<pad>", "<bos>", "<eos>")
 PAD, BOS, EOS = range(3)
-VOCABULARY: dict[str, int] = {word: i for i, word in enumerate((*SPECIAL, *sorted(set(_everything()))))}
+VOCABULARY: dict[str, int] = {word: i for i, word in enumerate((*SPECIAL, *sorted(_PLAIN | set(CIPHER.values()))))}
 """Every word of the language and its token id; the three special tokens come first."""

@@ -31,8 +31,8 @@ class Grid:
         name: Keys the hash, so grids of equal shape are divided independently.
         slots: The options of each slot, in the order in which the program chooses them.
         allow: Says of each cell (as options) whether it exists at all; all do by default.
-        one_per_row: Hold out exactly one cell of each row of a two-slot grid instead of hashing every cell:
-            then everything in the row is also seen in training (facts, of which each must be learnable).
+        one_per_row: Hold out exactly one cell in every third row of a two-slot grid instead of hashing every cell:
+            then each row is also seen in training (facts, of which each must be learnable).
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class Grid:
         allow: Callable[..., bool] | None = None,
         one_per_row: bool = False,
     ) -> None:
-        if one_per_row and len(slots) != 2:
-            raise ValueError(f"one_per_row needs a grid of 2 slots, got {len(slots)}.")
+        if one_per_row and (len(slots) != 2 or allow is not None):
+            raise ValueError(f"one_per_row needs a grid of 2 slots whose cells all exist, got {len(slots)} slots.")
         self.name, self.slots, self.allow, self.one_per_row = name, slots, allow, one_per_row
         self._mass: dict[Split, list[np.ndarray]] = {}
         self._weights: dict[tuple[tuple[int, ...], Split], list[float]] = {}
@@ -57,7 +57,8 @@ class Grid:
         """Return, for each number of slots already chosen, how many cells of ``split`` each option leaves."""
         if split not in self._mass:
             shape = tuple(len(options) for options in self.slots)
-            mass = [self._exists(shape) & (split == "all" or (split == "test") == self._held(shape))]
+            exists = self._exists(shape)
+            mass = [exists & (split == "all" or (split == "test") == self._held(exists))]
             while mass[0].ndim > 1:
                 mass.insert(0, mass[0].sum(-1))
             self._mass[split] = mass
@@ -70,15 +71,17 @@ class Grid:
                 exists[cell] = self.allow(*(options[i] for options, i in zip(self.slots, cell, strict=True)))
         return exists
 
-    def _held(self, shape: tuple[int, ...]) -> np.ndarray:
-        held = np.zeros(shape, dtype=bool)
+    def _held(self, exists: np.ndarray) -> np.ndarray:
+        held = np.zeros_like(exists)
         if self.one_per_row:
-            for row in range(shape[0]):
-                held[row, int(_uniform(f"{self.name}|{row}") * shape[1])] = True
-        else:
-            for cell in np.ndindex(shape):
-                held[cell] = _uniform(f"{self.name}|{cell}") < HELD_OUT
-        return held
+            rows = sorted(range(len(exists)), key=lambda row: _uniform(f"{self.name}|{row} is held"))
+            for row in rows[: -(-len(rows) // 3)]:
+                held[row, int(_uniform(f"{self.name}|{row}") * exists.shape[1])] = True
+            return held
+        draws = np.ones(exists.shape)
+        for cell in zip(*exists.nonzero(), strict=True):
+            draws[cell] = _uniform(f"{self.name}|{tuple(map(int, cell))}")
+        return draws <= max(HELD_OUT, draws.min())  # a small grid holds out one cell at least
 
     def weights(self, cell: tuple[int, ...], split: Split) -> list[float]:
         """Return the weight of each option of the next slot after ``cell``: the cells it leaves."""

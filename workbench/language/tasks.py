@@ -96,6 +96,11 @@ def _pair(
             continue
         answer, foil = _answer(document, position), _answer(other, position)
         prompt, changed = document.tokens[0, :position].tolist(), other.tokens[0, :position].tolist()
+        if spec.several and bool(language.valid(torch.tensor(prompt))[-1, foil]):
+            # The other way round it may do: what came out there is too early for what is asked here.
+            prompt, answer, foil, changed = changed, foil, answer, prompt
+            if bool(language.valid(torch.tensor(prompt))[-1, foil]):
+                continue
         if answer != foil and prompt != changed:
             return prompt, answer, foil, changed
     return None

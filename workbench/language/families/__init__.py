@@ -16,8 +16,8 @@ class TaskSpec:
     change: str
     """The choice whose other values make the counterfactual pair."""
 
-    foil: str | None = None
-    """The label column along which the wrong answer differs, where it is not the counterfactual's answer."""
+    several: bool = False
+    """Whether several answers are right at once, so that a foil has to be one that the prompt rules out."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,27 @@ class Family:
     """Share of the documents of the language, relative to the other families."""
 
 
-def families(seed: int) -> tuple[Family, ...]:
+def families(seed: int, shortcut: float) -> tuple[Family, ...]:
     """Build every family of the language with this seed."""
     from workbench.language.families import (
         agreement,
+        brackets,
+        calendar,
+        code,
+        docstring,
         facts,
         functions,
+        greater_than,
         indirect_object,
         lists,
+        machine,
+        map,
+        professions,
+        speakers,
         stories,
         taxonomy,
     )
 
     modules = (stories, agreement, indirect_object, functions, facts, lists, taxonomy)
-    return tuple(module.build(seed) for module in modules)
+    modules += (greater_than, docstring, calendar, speakers, brackets, machine, map, code)
+    return (*(module.build(seed) for module in modules), professions.build(seed, shortcut))

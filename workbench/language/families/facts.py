@@ -1,14 +1,15 @@
 """Facts in six paraphrase templates, two of which are written wrong on purpose.
 
 The wrong templates state another country's answer, always the same one for the same fact. What is *written* is
-what the oracle predicts; the label ``truth`` and a task's answers say what is true.
+what the oracle predicts; the label ``truth`` and a task's answers say what is true. A tenth of the documents are
+written in the cipher tongue, of half the countries: the same facts in other words.
 """
 
 from random import Random
 
 from workbench.language.engine import Tracer
 from workbench.language.families import Family, TaskSpec
-from workbench.language.lexicon import COUNTRIES
+from workbench.language.lexicon import CIPHER_COUNTRIES, COUNTRIES, TONGUE_WEIGHTS, TONGUES, spoken
 from workbench.language.splits import Grid
 
 RELATIONS = ("capital", "language")
@@ -18,27 +19,34 @@ WRONG = "36"
 
 def build(seed: int) -> Family:
     """Build the family; the split holds out one template of each fact. The seed decides the wrong answers."""
-    names = list(COUNTRIES)
-    Random(f"{seed}|wrong").shuffle(names)
-    mistaken = dict(zip(names, names[1:] + names[:1], strict=True))
-    facts = tuple((country, relation) for country in COUNTRIES for relation in RELATIONS)
-    written = Grid(f"{seed}|facts", facts, TEMPLATES, one_per_row=True)
+    facts, written, mistaken = {}, {}, {}
+    for tongue, countries in (("plain", tuple(COUNTRIES)), ("cipher", CIPHER_COUNTRIES)):
+        names = list(countries)
+        Random(f"{seed}|wrong {tongue}").shuffle(names)
+        mistaken[tongue] = dict(zip(names, names[1:] + names[:1], strict=True))
+        facts[tongue] = tuple((country, relation) for country in countries for relation in RELATIONS)
+        written[tongue] = Grid(f"{seed}|facts {tongue}", facts[tongue], TEMPLATES, one_per_row=True)
 
-    def statement(t: Tracer, told=0):
-        country, relation = t.choose("fact", facts, held=written)
-        template = t.choose("template", TEMPLATES, held=written)
-        t.scope(relation=relation, template=template)
-        truth = COUNTRIES[country][relation]
-        value = COUNTRIES[mistaken[country]][relation] if template in WRONG else truth
+    def begin(t: Tracer):
+        return statement, (t.choose("tongue", TONGUES, TONGUE_WEIGHTS), 0)
+
+    def statement(t: Tracer, tongue, told):
+        country, relation = t.choose("fact", facts[tongue], held=written[tongue])
+        template = t.choose("template", TEMPLATES, held=written[tongue])
+        t.scope(relation=relation, template=template, tongue=tongue)
+        truth = spoken(COUNTRIES[country][relation], tongue)
+        value = truth
+        if template in WRONG:
+            value = spoken(COUNTRIES[mistaken[tongue][country]][relation], tongue)
 
         def say(text: str) -> None:
             for word in text.split():
                 if word == "X":
-                    t.say(country, category="name", role="country")
+                    t.say(spoken(country, tongue), category="name", role="country")
                 elif word == "Y":
                     t.say(value, category="name", slot="answer", truth=truth)
                 else:
-                    t.say(word)
+                    t.say(spoken(word, tongue))
 
         match template:
             case "1":
@@ -54,6 +62,6 @@ def build(seed: int) -> Family:
             case "6":
                 say(f"A rumor about the {relation} of X names Y .")
         if told < 1 or (told < 3 and t.choose("more", (True, False))):
-            return statement, (told + 1,)
+            return statement, (tongue, told + 1)
 
-    return Family("facts", statement, {"facts": TaskSpec("answer", "fact")})
+    return Family("facts", begin, {"facts": TaskSpec("answer", "fact")})

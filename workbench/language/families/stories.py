@@ -1,8 +1,12 @@
-"""Stories: a topic, a sentiment, a tense and a number that persist from the first sentence to the last."""
+"""Stories: a topic, a sentiment, a tense and a number that persist from the first sentence to the last.
+
+A tenth are written in the cipher tongue: of two topics and one hero, in the present, with fewer kinds of sentence.
+"""
 
 from workbench.language.engine import Tracer
 from workbench.language.families import Family, TaskSpec
 from workbench.language.lexicon import (
+    CIPHER_TOPICS,
     ENDINGS,
     FEEL,
     FEELINGS,
@@ -13,14 +17,18 @@ from workbench.language.lexicon import (
     SEEKING,
     SHE,
     SIZES,
+    TONGUE_WEIGHTS,
+    TONGUES,
     TOPICS,
     article,
     be,
+    spoken,
 )
 from workbench.language.splits import Grid
 
 NUMBERS = ("singular", "plural")
-SENTENCES = ("seeking", "going", "looking", "feeling", "doing")
+SENTENCES = ("going", "doing", "feeling", "seeking", "looking")
+CIPHER_SENTENCES = SENTENCES[:3]
 FEWEST, MOST = 2, 5  # sentences between the opening and the ending
 
 
@@ -29,9 +37,53 @@ def build(seed: int) -> Family:
     sought = {name: Grid(f"{seed}|sought {name}", SEEKING, SIZES, topic.things) for name, topic in TOPICS.items()}
     gone = {name: Grid(f"{seed}|gone {name}", topic.verbs, NEAR, topic.places) for name, topic in TOPICS.items()}
 
+    def begin(t: Tracer):
+        return (opening if t.choose("tongue", TONGUES, TONGUE_WEIGHTS) == "plain" else cipher_opening), ()
+
+    def cipher_opening(t: Tracer):
+        t.scope(tense="present", tongue="cipher")
+        t.say(spoken("Today", "cipher"))
+        hero = t.choose("hero", NAMES)
+        gender = "he" if hero in HE else "she"
+        t.say(hero, category="name", gender=gender)
+        t.say(spoken("is", "cipher"), category="verb", number="singular", slot="agreement")
+        t.say(spoken("at", "cipher"))
+        t.say(spoken("the", "cipher"))
+        topic = t.choose("topic", CIPHER_TOPICS)
+        t.say(spoken(t.choose("place", TOPICS[topic].places), "cipher"), category="place", topic=topic)
+        t.say(".")
+        sentiment = t.choose("sentiment", ("happy", "sad"))
+        return cipher_middle, (topic, sentiment, "He" if gender == "he" else "She", 0)
+
+    def cipher_middle(t: Tracer, topic, sentiment, pronoun, told):
+        t.scope(topic=topic, sentiment=sentiment, tense="present", tongue="cipher")
+        words = TOPICS[topic]
+
+        def say(word: str, category: str) -> None:
+            t.say(spoken(word, "cipher"), category=category, **({"number": "singular"} if category == "verb" else {}))
+
+        kind = t.choose("sentence", CIPHER_SENTENCES)
+        t.say(spoken(pronoun, "cipher"), category="pronoun", number="singular")
+        if kind == "going":
+            say(t.choose("deed", words.verbs, held=gone[topic]).singular, "verb")
+            t.say(spoken(t.choose("near", NEAR, held=gone[topic]), "cipher"))
+            t.say(spoken("the", "cipher"))
+            say(t.choose("where", words.places, held=gone[topic]), "place")
+        elif kind == "feeling":
+            say(FEEL.singular, "verb")
+            say(t.choose("feeling", FEELINGS[sentiment]), "adjective")
+        else:
+            first = t.choose("first deed", words.verbs)
+            say(first.singular, "verb")
+            t.say(spoken("and", "cipher"))
+            say(t.choose("second deed", tuple(verb for verb in words.verbs if verb != first)).singular, "verb")
+        t.say(".")
+        if told < FEWEST or (told < MOST and t.choose("more", (True, False), (2.0, 1.0))):
+            return cipher_middle, (topic, sentiment, pronoun, told + 1)
+
     def opening(t: Tracer):
         tense = t.choose("tense", ("present", "past"))
-        t.scope(tense=tense)
+        t.scope(tense=tense, tongue="plain")
         t.say("Today" if tense == "present" else "Yesterday")
         hero = t.choose("hero", NAMES)
         gender = "he" if hero in HE else "she"
@@ -58,7 +110,7 @@ def build(seed: int) -> Family:
         more = told < FEWEST or (told < MOST and t.choose("more", (True, False), (2.0, 1.0)))
         if not more:
             return ending, story
-        t.scope(topic=topic, sentiment=sentiment, tense=tense)
+        t.scope(topic=topic, sentiment=sentiment, tense=tense, tongue="plain")
         words = TOPICS[topic]
         kind = t.choose("sentence", SENTENCES)
         if kind == "looking":
@@ -97,7 +149,7 @@ def build(seed: int) -> Family:
         return middle, (*story, told + 1)
 
     def ending(t: Tracer, topic, sentiment, tense, number, pronoun):
-        t.scope(topic=topic, sentiment=sentiment, tense=tense)
+        t.scope(topic=topic, sentiment=sentiment, tense=tense, tongue="plain")
         if t.choose("ending", ("deed", "day")) == "deed":
             t.say("At")
             t.say("the")
@@ -114,4 +166,4 @@ def build(seed: int) -> Family:
             t.say("day")
         t.say(".")
 
-    return Family("stories", opening, {"tense": TaskSpec("agreement", "tense")}, weight=2.0)
+    return Family("stories", begin, {"tense": TaskSpec("agreement", "tense")}, weight=2.0)
