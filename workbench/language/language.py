@@ -59,7 +59,7 @@ class Language:
         self._oracle = cache(self._build_oracle)
 
     def _build_oracle(self, split: Split) -> Oracle:
-        starts = {State(family.start, ()): family.weight for family in self.families.values()}
+        starts = {State(family.start, ()): (family.name, family.weight) for family in self.families.values()}
         return Oracle(starts, VOCABULARY, split)
 
     def _chosen(self, names: Sequence[str] | None) -> list[Family]:
@@ -131,9 +131,41 @@ class Language:
         Rows after a token that the language does not allow there are zero.
         """
         check_split(split)
+        self._check_begins(ids)
+        return self._oracle(split).next_token(ids.tolist())
+
+    def _check_begins(self, ids: Tensor) -> None:
         if not len(ids) or int(ids[0]) != BOS:
             raise ValueError("ids must begin with BOS; language.documents and the tokenizer put it there.")
-        return self._oracle(split).next_token(ids.tolist())
+
+    def posterior(
+        self, ids: Int[Tensor, " pos"], labels: Sequence[str], *, ahead: int = 0, split: Split = "all"
+    ) -> dict[str, Float[Tensor, "pos value"]]:
+        """Return the exact P(label | ids so far) at every position: the best that any causal reader can know.
+
+        Args:
+            ids: One document or the beginning of one, BOS first.
+            labels: Columns of labels; the values are in the order of ``Documents.labels[column].names``.
+            ahead: 0 for the label of the token at the position, 1 for that of the token after it.
+            split: Whose distribution.
+        """
+        check_split(split)
+        for name in labels:
+            if name not in NAMES:
+                raise ValueError(f"there is no label {name!r}; the labels are {', '.join(NAMES)}.")
+        if ahead not in (0, 1):
+            raise ValueError(f"ahead must be 0 (the token just read) or 1 (the next), got {ahead}.")
+        self._check_begins(ids)
+        # Ahead of the last token there is one more to come, which any token may stand for.
+        found = self._oracle(split).labels(ids.tolist(), labels, ahead=bool(ahead))
+        out = {}
+        for name in labels:
+            code = {value: i for i, value in enumerate(NAMES[name])}
+            out[name] = torch.zeros(len(ids) - ahead, len(code), dtype=torch.float64)
+            for position, shares in enumerate(found[name]):
+                for value, share in shares.items():
+                    out[name][position, code[value]] = share
+        return out
 
     def valid(self, ids: Int[Tensor, " pos"]) -> Bool[Tensor, "pos d_vocab"]:
         """Return which tokens the language allows next, after every position."""
