@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.models.forward import Reached, checked_tokens, run
+from workbench.models.forward import checked_tokens, run
 from workbench.models.sites import Site, TransformerBridge, hook_point, part_of, with_part
 
 
@@ -112,6 +112,10 @@ def _writing_pattern(model: TransformerBridge, site: Site, here: Hook) -> list[H
     return [here._replace(function=at_pattern), Hook(hook_point(model, Site(site.layer, "z")), at_z)]
 
 
+class _Reached(Exception):
+    """Ends a forward once everything asked for has been seen."""
+
+
 def record(
     model: TransformerBridge,
     tokens: Int[Tensor, "batch pos"],
@@ -142,7 +146,7 @@ def record(
         def hook(acts: Tensor) -> None:
             found[site] = part_of(acts, site) if grad else part_of(acts, site).detach()
             if len(found) == len(points):
-                raise Reached
+                raise _Reached
 
         return hook
 
@@ -153,7 +157,7 @@ def record(
     with torch.set_grad_enabled(grad), installed(hooks):
         try:
             run(model, tokens, mask, use_cache=False)
-        except Reached:
+        except _Reached:
             pass
     for site in points:
         if site not in found:

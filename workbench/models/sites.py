@@ -28,7 +28,6 @@ Stream = Literal[
 """What can be read in a block, in the order in which a sequential block computes it."""
 
 _STREAMS: tuple[str, ...] = get_args(Stream)
-_HEADED = ("pattern", "z")
 
 _HOOKS = {
     "resid_pre": "hook_resid_pre",
@@ -87,7 +86,7 @@ class Site:
             )
         if self.layer < 0:
             raise ValueError(f"Layers count from 0, got Site(layer={self.layer}, stream={self.stream!r}).")
-        if self.head is not None and self.stream not in _HEADED:
+        if self.head is not None and self.stream not in ("pattern", "z"):
             raise ValueError(f"Only z and pattern have heads, got head={self.head} with {self.stream!r}.")
 
     def __lt__(self, other: "Site") -> bool:
