@@ -69,7 +69,7 @@ class Manifest:
 
     def plan(self) -> dict[str, Any]:
         """Return what must be the same for a harvest to go on."""
-        return asdict(replace(self, parts=(), complete=False))
+        return asdict(replace(self, model_name="", parts=(), complete=False))
 
     def write(self, directory: Path) -> None:
         """Put this manifest in ``directory``."""
@@ -166,8 +166,6 @@ class FileShard:
             column = file.get_slice(name)
             if isinstance(index, slice):
                 return column[index]
-            if len(index) == 0:
-                return column[:0]
             start, end = int(index.min()), int(index.max()) + 1
             # Runs of neighbours, as a shuffle asks for, are read one by one; scattered rows with all between them.
             breaks = (index.diff() != 1).nonzero()[:, 0] + 1

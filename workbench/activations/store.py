@@ -243,13 +243,12 @@ def _plan(
 
 def _same(manifest: Manifest, begun: Manifest, directory: Path) -> Manifest:
     """Return the harvest that was begun in ``directory``, if it is the one now asked for."""
-    asked, found = manifest.plan(), begun.plan()
-    del asked["model_name"], found["model_name"]
-    for name, value in asked.items():
-        if found[name] != value:
+    found = begun.plan()
+    for name, asked in manifest.plan().items():
+        if found[name] != asked:
             what = "another model (fingerprint" if name == "model" else f"other {name} ("
             raise ValueError(
-                f"{str(directory)!r} holds a harvest with {what} {found[name]}, asked for {value}); "
+                f"{str(directory)!r} holds a harvest with {what} {found[name]}, asked for {asked}); "
                 "go on with what it was begun with, or give another directory."
             )
     return begun
