@@ -177,20 +177,16 @@ def test_a_random_state_used_by_the_batches_is_restored(tmp_path):
         while True:
             yield torch.randn(64, D)
 
-    def final(**options) -> TopK:
+    def trained(last: int, **options) -> TopK:
         dictionary = small()
         torch.manual_seed(1)
         for step in train(dictionary, noise(), SHORT, **options):
-            if step.step == 9 and stop:
+            if step.step == last:
                 break
         return dictionary
 
-    stop = False
-    whole = final()
-    stop = True
-    final(checkpoint=tmp_path)
-    stop = False
-    assert same(final(checkpoint=tmp_path), whole)
+    trained(9, checkpoint=tmp_path)
+    assert same(trained(24, checkpoint=tmp_path), trained(24))
 
 
 SCRIPT = """
