@@ -48,7 +48,7 @@ def resume(
 
     after = site.stream == "resid_post"
     count = site.layer + after if site.stream in ("resid_pre", "resid_post") else 0
-    blocks = list(getattr(model, "blocks", ()))[:count]
+    blocks = list(model.blocks)[:count]
     with (
         lock(model),
         installed(writing(model, site, replace, first=True)),
