@@ -3,7 +3,7 @@
 import datasets
 import pytest
 import torch
-from conftest import BOS, EOS, N_CTX, WORDS, corpus
+from conftest import BOS, EOS, N_CTX, WORDS, corpus, layers_run
 
 from workbench.activations import ActivationStore
 from workbench.models import Site, edited, record, tokenize
@@ -56,14 +56,8 @@ def test_the_beginning_of_text_is_kept_only_when_asked_and_the_end_always(tiny_m
 
 
 def test_one_forward_serves_all_sites_and_stops_after_the_last(tiny_model):
-    ran = []
-    handles = [
-        block.mlp.register_forward_hook(lambda module, args, output, layer=layer: ran.append(layer))
-        for layer, block in enumerate(tiny_model.blocks)
-    ]
-    ActivationStore.collect(tiny_model, DOCUMENTS[:2], SITES)
-    for handle in handles:
-        handle.remove()
+    with layers_run(tiny_model) as ran:
+        ActivationStore.collect(tiny_model, DOCUMENTS[:2], SITES)
     assert ran == [0, 1] * 2  # one forward for the widths, one for the documents
 
 
