@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -142,15 +143,12 @@ def record(
         raise ValueError("record needs at least one site, such as Site(0).")
     found: dict[Site, Tensor] = {}
 
-    def keep(site: Site) -> Callable[[Tensor], None]:
-        def hook(acts: Tensor) -> None:
-            found[site] = part_of(acts, site) if grad else part_of(acts, site).detach()
-            if len(found) == len(points):
-                raise _Reached
+    def keep(site: Site, acts: Tensor) -> None:
+        found[site] = part_of(acts, site) if grad else part_of(acts, site).detach()
+        if len(found) == len(points):
+            raise _Reached
 
-        return hook
-
-    hooks = [Hook(point, keep(site)) for site, point in points.items()]
+    hooks = [Hook(point, partial(keep, site)) for site, point in points.items()]
     if grad:
         hooks.append(Hook(model.get_hook_point("hook_embed"), _root))
     tokens = checked_tokens(model, tokens)
@@ -187,31 +185,27 @@ def edited(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Iterator[Non
         if threading.get_ident() == owner and not editing:
             now[:] = [_context(args, kwargs or {})]
 
-    def write(site: Site, edit: Edit) -> Callable[[Tensor], Tensor]:
-        def function(acts: Tensor) -> Tensor:
-            nonlocal editing
-            if editing:
-                return acts
-            editing = True
-            try:
-                # A copy, so that an edit in place cannot reach what was recorded before it.
-                new = edit(acts.clone(), now[0])
-            finally:
-                editing = False
-            if not isinstance(new, Tensor) or new.shape != acts.shape:
-                got = f"shape {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
-                raise ValueError(
-                    f"The edit at {site} must return a tensor of the shape it was given, "
-                    f"{tuple(acts.shape)}, got {got}."
-                )
-            return new.to(acts)
-
-        return function
+    def write(site: Site, edit: Edit, acts: Tensor) -> Tensor:
+        nonlocal editing
+        if editing:
+            return acts
+        editing = True
+        try:
+            # A copy, so that an edit in place cannot reach what was recorded before it.
+            new = edit(acts.clone(), now[0])
+        finally:
+            editing = False
+        if not isinstance(new, Tensor) or new.shape != acts.shape:
+            got = f"shape {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
+            raise ValueError(
+                f"The edit at {site} must return a tensor of the shape it was given, {tuple(acts.shape)}, got {got}."
+            )
+        return new.to(acts)
 
     for site, edit in edits.items():
         if not callable(edit):
             raise TypeError(f"The edit at {site} must be a function of (acts, context), got {edit!r}.")
-    hooks = [hook for site, edit in edits.items() for hook in writing(model, site, write(site, edit))]
+    hooks = [hook for site, edit in edits.items() for hook in writing(model, site, partial(write, site, edit))]
     with ExitStack() as stack:
         if hooks:
             # Of the wrapped model, since every way to run it ends there, Hugging Face's generate included.
