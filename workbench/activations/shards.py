@@ -179,16 +179,16 @@ Shard = MemoryShard | FileShard
 
 
 def gather(shards: list[Shard], name: str, index: Tensor) -> Tensor:
-    """Return the rows of a column with the given numbers, counted over all ``shards``."""
+    """Return the rows of a column by their numbers over all ``shards``, half precision as float32."""
     ends = torch.tensor([shard.rows for shard in shards]).cumsum(0)
     which = torch.searchsorted(ends, index, right=True)
     if len(index) and bool((which == which[0]).all()):
         first = int(which[0])
-        return shards[first].read(name, index - (int(ends[first]) - shards[first].rows))
-    out: Tensor | None = None
-    for number in which.unique().tolist():
-        here = which == number
-        rows = shards[number].read(name, index[here] - (int(ends[number]) - shards[number].rows))
-        out = rows.new_empty(len(index), *rows.shape[1:]) if out is None else out
-        out[here] = rows
-    return shards[0].read(name, slice(0, 0)) if out is None else out
+        rows = shards[first].read(name, index - (int(ends[first]) - shards[first].rows))
+    else:
+        none = shards[0].read(name, slice(0, 0))
+        rows = none.new_empty(len(index), *none.shape[1:])
+        for number in which.unique().tolist():
+            here = which == number
+            rows[here] = shards[number].read(name, index[here] - (int(ends[number]) - shards[number].rows))
+    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows

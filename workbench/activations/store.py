@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.activations.batches import Batches, as_float
+from workbench.activations.batches import Batches
 from workbench.activations.harvest import DTYPES, Progress, harvest
 from workbench.activations.shards import FileShard, Manifest, Shard, gather
 from workbench.activations.sources import Source, label_names
@@ -158,9 +158,10 @@ class ActivationStore:
     def rows(self, index: int | slice | Sequence[int] | Tensor, sites: Sequence[Site] | None = None) -> Rows:
         """Return the rows with the given numbers; ``sites=()`` reads no activations."""
         chosen = self._index(index)
-        acts = {site: self._read(str(site), chosen) for site in self._held(self.sites if sites is None else sites)}
-        token, pos, doc = (self._read(name, chosen).long() for name in ("token", "pos", "doc"))
-        labels = {name: self._read(f"label.{name}", chosen).long() for name in self.names}
+        held = self._held(self.sites if sites is None else sites)
+        acts = {site: gather(self._shards, str(site), chosen) for site in held}
+        token, pos, doc = (gather(self._shards, name, chosen).long() for name in ("token", "pos", "doc"))
+        labels = {name: gather(self._shards, f"label.{name}", chosen).long() for name in self.names}
         return Rows(acts, token, pos, doc, labels, self.names)
 
     def batches(self, sites: Sequence[Site], size: int, seed: int, *, buffer_rows: int | None = None) -> Batches:
@@ -207,9 +208,6 @@ class ActivationStore:
         if len(chosen) and (int(chosen.min()) < 0 or int(chosen.max()) >= len(self)):
             raise ValueError(f"Rows are numbered 0 to {len(self) - 1}, got {int(chosen.min())} to {int(chosen.max())}.")
         return chosen
-
-    def _read(self, name: str, index: Tensor) -> Tensor:
-        return as_float(gather(self._shards, name, index))
 
 
 def _plan(
