@@ -9,6 +9,8 @@ import os
 os.environ["WORKBENCH_STRICT"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -108,6 +110,19 @@ def hooks_on(model) -> list[str]:
     found = [name for name, point in model.hook_dict.items() if point.fwd_hooks or point._forward_hooks]
     found += [name for name, module in model.named_modules() if "forward" in module.__dict__]
     return found + ["input"] * len(model.original_model._forward_pre_hooks)
+
+
+@contextmanager
+def layers_run(model) -> Iterator[list[int]]:
+    """List the layers whose MLP runs while the block is open."""
+    ran: list[int] = []
+    handles = [
+        block.mlp.register_forward_hook(lambda module, args, output, layer=layer: ran.append(layer))
+        for layer, block in enumerate(model.blocks)
+    ]
+    yield ran
+    for handle in handles:
+        handle.remove()
 
 
 @pytest.fixture(params=ARCHITECTURES)

@@ -23,13 +23,19 @@ SITES = [Site(1), Site(0, "mlp_out"), Site(1, "z")]
 DOCUMENTS = corpus(40)
 
 
+def collect(model, directory=None, **changes) -> ActivationStore:
+    """Harvest in small pieces; ``changes`` replace these arguments or add to them."""
+    arguments = {"source": DOCUMENTS, "sites": SITES, "batch_tokens": 100, "shard_rows": 100} | changes
+    return ActivationStore.collect(model, directory=directory, **arguments)
+
+
 def files_of(directory) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 
 def test_a_store_on_disk_is_the_store_in_memory(tiny_model, tmp_path):
-    memory = ActivationStore.collect(tiny_model, DOCUMENTS, SITES, shard_rows=100).rows(slice(None))
-    ActivationStore.collect(tiny_model, DOCUMENTS, SITES, shard_rows=100, directory=tmp_path / "a")
+    memory = collect(tiny_model).rows(slice(None))
+    collect(tiny_model, tmp_path / "a")
     store = ActivationStore.open(str(tmp_path / "a"))
     assert store.complete
     assert store.sites == tuple(SITES)
@@ -88,45 +94,37 @@ def test_a_killed_harvest_goes_on_without_a_lost_or_a_double_row(model_directori
     ways = ["in a forward", "in the writing of a file", "between a file and its manifest"]
     command = [sys.executable, "-c", HARVEST, str(model_directories["neox"]), "documents.safetensors", *ways]
     subprocess.run(command, cwd=tmp_path, check=True)
-    options = {"batch_tokens": 100, "shard_rows": 100}
     model = load_model(model_directories["neox"])
-    whole = ActivationStore.collect(model, source, [Site(1)], directory=tmp_path / "whole", **options)
+    whole = collect(model, tmp_path / "whole", source=source, sites=[Site(1)])
     for way in ways:
         part = ActivationStore.open(tmp_path / way)
         assert not part.complete
         assert 0 < len(part) < len(whole)
         assert torch.equal(part.rows(slice(None)).acts[Site(1)], whole.rows(slice(len(part))).acts[Site(1)])
-        ActivationStore.collect(model, source, [Site(1)], directory=tmp_path / way, **options)
+        collect(model, tmp_path / way, source=source, sites=[Site(1)])
         assert files_of(tmp_path / way) == files_of(tmp_path / "whole")
 
 
 def test_an_interrupt_saves_and_says_how_to_go_on(tiny_model, tmp_path):
-    options = {"batch_tokens": 100, "shard_rows": 100}
-    ActivationStore.collect(tiny_model, DOCUMENTS, SITES, directory=tmp_path / "whole", **options)
+    collect(tiny_model, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt, match=r"\d+ rows of \d+ documents are safe in .* the same call .* goes on"):
-        ActivationStore.collect(
-            tiny_model, DOCUMENTS, SITES, directory=tmp_path / "part", progress=interrupt_after(200), **options
-        )
+        collect(tiny_model, tmp_path / "part", progress=interrupt)
     assert 100 <= len(ActivationStore.open(tmp_path / "part")) <= 300
-    ActivationStore.collect(tiny_model, DOCUMENTS, SITES, directory=tmp_path / "part", **options)
+    collect(tiny_model, tmp_path / "part")
     assert files_of(tmp_path / "part") == files_of(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt, match="Nothing is kept of a harvest in memory; give directory="):
-        ActivationStore.collect(tiny_model, DOCUMENTS, SITES, progress=interrupt_after(200), **options)
+        collect(tiny_model, progress=interrupt)
 
 
-def interrupt_after(rows: int):
-    def progress(documents, done):
-        if done > rows:
-            signal.raise_signal(signal.SIGINT)
-            time.sleep(0)
-
-    return progress
+def interrupt(documents: int, rows: int) -> None:
+    if rows > 200:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0)
 
 
 @pytest.mark.parametrize("call", [7, 8, 9, 10])  # two calls sync a file, two the manifest
 def test_a_full_disk_keeps_what_was_written(tiny_model, tmp_path, monkeypatch, call):
-    options = {"batch_tokens": 100, "shard_rows": 100}
-    ActivationStore.collect(tiny_model, DOCUMENTS, SITES, directory=tmp_path / "whole", **options)
+    collect(tiny_model, tmp_path / "whole")
     calls, sync = [], os.fsync
 
     def full(descriptor):
@@ -137,14 +135,14 @@ def test_a_full_disk_keeps_what_was_written(tiny_model, tmp_path, monkeypatch, c
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"The disk is full\. \d+ rows of \d+ documents are safe in") as caught:
-        ActivationStore.collect(tiny_model, DOCUMENTS, SITES, directory=tmp_path / "part", **options)
+        collect(tiny_model, tmp_path / "part")
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.undo()
     kept = ActivationStore.open(tmp_path / "part")
     assert torch.equal(
         kept.rows(slice(None)).tokens, ActivationStore.open(tmp_path / "whole").rows(slice(len(kept))).tokens
     )
-    ActivationStore.collect(tiny_model, DOCUMENTS, SITES, directory=tmp_path / "part", **options)
+    collect(tiny_model, tmp_path / "part")
     assert files_of(tmp_path / "part") == files_of(tmp_path / "whole")
 
 
@@ -154,20 +152,19 @@ def test_a_full_disk_is_understood_from_the_writer_of_shards(tiny_model, tmp_pat
 
     monkeypatch.setattr(shards, "save_file", full)
     with pytest.raises(OSError, match=r"The disk is full\. 0 rows of 0 documents are safe"):
-        ActivationStore.collect(tiny_model, DOCUMENTS, [Site(1)], directory=tmp_path)
+        collect(tiny_model, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
     with pytest.raises(ValueError, match="holds no rows yet; collect, called as before, goes on with it"):
         ActivationStore.open(tmp_path)
     monkeypatch.undo()
     # Nothing was kept, so nothing binds the next harvest.
-    assert ActivationStore.collect(tiny_model, DOCUMENTS, [Site(0)], directory=tmp_path).complete
+    assert collect(tiny_model, tmp_path, sites=[Site(0)]).complete
 
 
 def test_a_finished_harvest_is_not_made_again(tiny_model, tmp_path):
-    first = ActivationStore.collect(tiny_model, DOCUMENTS, [Site(1)], directory=tmp_path)
+    first = collect(tiny_model, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
-    again = ActivationStore.collect(tiny_model, DOCUMENTS, [Site(1)], directory=tmp_path)
-    assert len(again) == len(first)
+    assert len(collect(tiny_model, tmp_path)) == len(first)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} == before
 
 
@@ -176,7 +173,7 @@ def test_a_finished_harvest_is_not_made_again(tiny_model, tmp_path):
 
 @pytest.fixture
 def harvested(tiny_model, tmp_path):
-    ActivationStore.collect(tiny_model, DOCUMENTS, [Site(1)], directory=tmp_path / "store", shard_rows=100)
+    collect(tiny_model, tmp_path / "store", sites=[Site(1)])
     return tmp_path / "store"
 
 
@@ -192,9 +189,8 @@ def harvested(tiny_model, tmp_path):
     ],
 )
 def test_a_harvest_goes_on_only_as_it_was_begun(tiny_model, harvested, change, words):
-    arguments = {"source": DOCUMENTS, "sites": [Site(1)], "directory": harvested, "shard_rows": 100} | change
     with pytest.raises(ValueError, match=words):
-        ActivationStore.collect(tiny_model, **arguments)
+        collect(tiny_model, harvested, **{"sites": [Site(1)], **change})
 
 
 def test_a_store_knows_its_model(loaded, harvested):
@@ -203,7 +199,7 @@ def test_a_store_knows_its_model(loaded, harvested):
     with pytest.raises(ValueError, match="came from another model, 'neox' with fingerprint"):
         store.check(loaded["llama"])
     with pytest.raises(ValueError, match=r"holds a harvest with another model \(fingerprint"):
-        ActivationStore.collect(loaded["llama"], DOCUMENTS, [Site(1)], directory=harvested, shard_rows=100)
+        collect(loaded["llama"], harvested, sites=[Site(1)])
 
 
 def cut(path):

@@ -2,15 +2,11 @@
 
 import pytest
 import torch
-from conftest import D_MODEL, N_CTX, N_HEADS, N_LAYERS, streams_of, tokens_of
+from conftest import D_MODEL, N_CTX, N_HEADS, N_LAYERS, layers_run, streams_of, tokens_of
 
 from workbench.models import Site, edited, record, resume
 
 TOKENS = tokens_of(2, 12)
-
-# TransformerLens says that a norm with an edited scale rounds differently; the tests allow for it.
-pytestmark = pytest.mark.filterwarnings("ignore:A forward hook edited hook_scale")
-
 
 # Sites are values.
 
@@ -112,14 +108,8 @@ def test_recording_gives_what_the_forward_computes_and_leaves_it_unchanged(model
 
 
 def test_recording_stops_after_the_last_site(model):
-    ran = []
-    handles = [
-        block.register_forward_hook(lambda module, args, output, layer=layer: ran.append(layer))
-        for layer, block in enumerate(model.blocks)
-    ]
-    record(model, TOKENS, [Site(1, "attn_out"), Site(0)])
-    for handle in handles:
-        handle.remove()
+    with layers_run(model) as ran:
+        record(model, TOKENS, [Site(1, "attn_out"), Site(0)])
     assert ran == [0]
 
 

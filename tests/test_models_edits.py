@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from conftest import N_LAYERS, hooks_on, streams_of, tokens_of, write_model
+from conftest import N_LAYERS, hooks_on, layers_run, streams_of, tokens_of, write_model
 
 from workbench.models import Context, Site, edited, load_model, record, resume
 
@@ -133,20 +133,14 @@ def test_a_failure_while_installing_leaves_the_model_clean(tiny_model, monkeypat
     with pytest.raises(ValueError, match="does not exist"), edited(tiny_model, {Site(0): shift, Site(9): shift}):
         pass
     assert hooks_on(tiny_model) == []
-    point = tiny_model.get_hook_point(Site(1).hook)
-    monkeypatch.setattr(type(point), "add_hook", _raise_on(point, type(point).add_hook))
+
+    def refuse(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setitem(tiny_model.get_hook_point(Site(1).hook).__dict__, "add_hook", refuse)
     with pytest.raises(MemoryError), edited(tiny_model, {Site(0): shift, Site(1): shift}):
         pass
     assert hooks_on(tiny_model) == []
-
-
-def _raise_on(point, add_hook):
-    def replacement(self, *args, **kwargs):
-        if self is point:
-            raise MemoryError
-        return add_hook(self, *args, **kwargs)
-
-    return replacement
 
 
 def test_other_peoples_hooks_are_left_alone(tiny_model):
@@ -246,18 +240,11 @@ def test_resuming_is_editing(model):
 
 def test_resuming_from_the_stream_skips_the_blocks_before(model):
     acts = record(model, TOKENS, [Site(1), Site(2, "resid_pre")])
-    ran = []
-    handles = [
-        block.mlp.register_forward_hook(lambda module, args, output, layer=layer: ran.append(layer))
-        for layer, block in enumerate(model.blocks)
-    ]
     resume(model, Site(1), acts[Site(1)], tokens=TOKENS)  # the first time looks at how blocks answer
     for site, there in acts.items():
-        ran.clear()
-        resume(model, site, there, tokens=TOKENS)
+        with layers_run(model) as ran:
+            resume(model, site, there, tokens=TOKENS)
         assert ran == [2]
-    for handle in handles:
-        handle.remove()
 
 
 def test_resuming_takes_masks_batches_and_gradients(model):

@@ -64,8 +64,7 @@ SHORT = TrainConfig(steps=24, lr=3e-3, dead_tokens=1500, save_every=5)
 
 def run_to_end(checkpoint: Path) -> TopK:
     dictionary = small()
-    for _ in train(dictionary, Mixtures(), SHORT, checkpoint=checkpoint):
-        pass
+    list(train(dictionary, Mixtures(), SHORT, checkpoint=checkpoint))
     return dictionary
 
 
@@ -87,8 +86,7 @@ def same(a: TopK, b: TopK) -> bool:
 @pytest.mark.parametrize(("seed", "scale"), [(0, 1.0), (1, 300.0), (2, 0.01), (3, 1.0)])
 def test_the_planted_directions_are_found(seed, scale):
     batches, dictionary = Mixtures(seed, size=1024, scale=scale), small(seed)
-    for _ in train(dictionary, batches, TrainConfig(steps=400, lr=3e-3, dead_tokens=100_000)):
-        pass
+    list(train(dictionary, batches, TrainConfig(steps=400, lr=3e-3, dead_tokens=100_000)))
     best = (batches.directions @ dictionary.W_dec.T).max(dim=1).values
     assert (best > 0.9).float().mean() >= 0.9
     # Inputs with more than k active directions cannot be rebuilt; what is left stays well under half.
@@ -177,20 +175,16 @@ def test_a_random_state_used_by_the_batches_is_restored(tmp_path):
         while True:
             yield torch.randn(64, D)
 
-    def final(**options) -> TopK:
+    def trained(last: int, **options) -> TopK:
         dictionary = small()
         torch.manual_seed(1)
         for step in train(dictionary, noise(), SHORT, **options):
-            if step.step == 9 and stop:
+            if step.step == last:
                 break
         return dictionary
 
-    stop = False
-    whole = final()
-    stop = True
-    final(checkpoint=tmp_path)
-    stop = False
-    assert same(final(checkpoint=tmp_path), whole)
+    trained(9, checkpoint=tmp_path)
+    assert same(trained(24, checkpoint=tmp_path), trained(24))
 
 
 SCRIPT = """

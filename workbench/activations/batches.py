@@ -85,7 +85,7 @@ class Batches:
         chosen = self._order[offset - start : offset - start + most]
         if self._on_disk:
             return {site: rows[chosen] for site, rows in self._held.items()}
-        return {site: as_float(gather(self._shards, str(site), chosen)) for site in self._sites}
+        return {site: gather(self._shards, str(site), chosen) for site in self._sites}
 
     def _plan(self, epoch: int) -> None:
         """Divide the epoch's rows into buffers; a buffer is a list of blocks, as [first row, rows] pairs."""
@@ -112,7 +112,7 @@ class Batches:
             # In the order of the files, which reads them forwards; the rows are permuted below anyway.
             blocks = blocks[blocks[:, 0].argsort()]
             index = torch.cat([torch.arange(first, first + count) for first, count in blocks.tolist()])
-            self._held = {site: as_float(gather(self._shards, str(site), index)) for site in self._sites}
+            self._held = {site: gather(self._shards, str(site), index) for site in self._sites}
         self._order = torch.randperm(rows, generator=self._generator(epoch, number))
         self._loaded = epoch, number
 
@@ -120,8 +120,3 @@ class Batches:
         # A stream of its own for every epoch and buffer; hashed, since torch looks at 32 bits of a seed only.
         digest = hashlib.sha256(repr((self._seed, *path)).encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
-
-
-def as_float(rows: Tensor) -> Tensor:
-    """Return rows stored in half precision as float32."""
-    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows

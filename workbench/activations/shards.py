@@ -69,7 +69,7 @@ class Manifest:
 
     def plan(self) -> dict[str, Any]:
         """Return what must be the same for a harvest to go on."""
-        return asdict(replace(self, parts=(), complete=False))
+        return asdict(replace(self, model_name="", parts=(), complete=False))
 
     def write(self, directory: Path) -> None:
         """Put this manifest in ``directory``."""
@@ -166,8 +166,6 @@ class FileShard:
             column = file.get_slice(name)
             if isinstance(index, slice):
                 return column[index]
-            if len(index) == 0:
-                return column[:0]
             start, end = int(index.min()), int(index.max()) + 1
             # Runs of neighbours, as a shuffle asks for, are read one by one; scattered rows with all between them.
             breaks = (index.diff() != 1).nonzero()[:, 0] + 1
@@ -181,16 +179,16 @@ Shard = MemoryShard | FileShard
 
 
 def gather(shards: list[Shard], name: str, index: Tensor) -> Tensor:
-    """Return the rows of a column with the given numbers, counted over all ``shards``."""
+    """Return the rows of a column by their numbers over all ``shards``, half precision as float32."""
     ends = torch.tensor([shard.rows for shard in shards]).cumsum(0)
     which = torch.searchsorted(ends, index, right=True)
     if len(index) and bool((which == which[0]).all()):
         first = int(which[0])
-        return shards[first].read(name, index - (int(ends[first]) - shards[first].rows))
-    out: Tensor | None = None
-    for number in which.unique().tolist():
-        here = which == number
-        rows = shards[number].read(name, index[here] - (int(ends[number]) - shards[number].rows))
-        out = rows.new_empty(len(index), *rows.shape[1:]) if out is None else out
-        out[here] = rows
-    return shards[0].read(name, slice(0, 0)) if out is None else out
+        rows = shards[first].read(name, index - (int(ends[first]) - shards[first].rows))
+    else:
+        none = shards[0].read(name, slice(0, 0))
+        rows = none.new_empty(len(index), *none.shape[1:])
+        for number in which.unique().tolist():
+            here = which == number
+            rows[here] = shards[number].read(name, index[here] - (int(ends[number]) - shards[number].rows))
+    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.activations.batches import Batches, as_float
+from workbench.activations.batches import Batches
 from workbench.activations.harvest import DTYPES, Progress, harvest
 from workbench.activations.shards import FileShard, Manifest, Shard, gather
 from workbench.activations.sources import Source, label_names
@@ -158,9 +158,10 @@ class ActivationStore:
     def rows(self, index: int | slice | Sequence[int] | Tensor, sites: Sequence[Site] | None = None) -> Rows:
         """Return the rows with the given numbers; ``sites=()`` reads no activations."""
         chosen = self._index(index)
-        acts = {site: self._read(str(site), chosen) for site in self._held(self.sites if sites is None else sites)}
-        token, pos, doc = (self._read(name, chosen).long() for name in ("token", "pos", "doc"))
-        labels = {name: self._read(f"label.{name}", chosen).long() for name in self.names}
+        held = self._held(self.sites if sites is None else sites)
+        acts = {site: gather(self._shards, str(site), chosen) for site in held}
+        token, pos, doc = (gather(self._shards, name, chosen).long() for name in ("token", "pos", "doc"))
+        labels = {name: gather(self._shards, f"label.{name}", chosen).long() for name in self.names}
         return Rows(acts, token, pos, doc, labels, self.names)
 
     def batches(self, sites: Sequence[Site], size: int, seed: int, *, buffer_rows: int | None = None) -> Batches:
@@ -208,9 +209,6 @@ class ActivationStore:
             raise ValueError(f"Rows are numbered 0 to {len(self) - 1}, got {int(chosen.min())} to {int(chosen.max())}.")
         return chosen
 
-    def _read(self, name: str, index: Tensor) -> Tensor:
-        return as_float(gather(self._shards, name, index))
-
 
 def _plan(
     model: TransformerBridge,
@@ -243,13 +241,12 @@ def _plan(
 
 def _same(manifest: Manifest, begun: Manifest, directory: Path) -> Manifest:
     """Return the harvest that was begun in ``directory``, if it is the one now asked for."""
-    asked, found = manifest.plan(), begun.plan()
-    del asked["model_name"], found["model_name"]
-    for name, value in asked.items():
-        if found[name] != value:
+    found = begun.plan()
+    for name, asked in manifest.plan().items():
+        if found[name] != asked:
             what = "another model (fingerprint" if name == "model" else f"other {name} ("
             raise ValueError(
-                f"{str(directory)!r} holds a harvest with {what} {found[name]}, asked for {value}); "
+                f"{str(directory)!r} holds a harvest with {what} {found[name]}, asked for {asked}); "
                 "go on with what it was begun with, or give another directory."
             )
     return begun

@@ -9,7 +9,7 @@ has is as good as one that ``load_model`` made.
 ``loading``        ``load_model``
 ``identity``       ``fingerprint``
 ``text``           ``tokenize``
-``forward``        one forward: the checks on tokens, the lock, the way to end it early
+``forward``        one forward: the checks on tokens, the lock
 ``hooks``          ``record`` reads, ``edited`` writes
 ``resuming``       ``resume`` runs on from a site
 ``generation``     ``generate`` streams tokens

@@ -1,4 +1,4 @@
-"""One forward of a model: what is checked before, what is held during, and how it may end early."""
+"""One forward of a model: what is checked before, and what is held during."""
 
 import threading
 import weakref
@@ -8,11 +8,6 @@ import torch
 from torch import Tensor
 
 from workbench.models.sites import TransformerBridge
-
-
-class Reached(Exception):
-    """Ends a forward once everything asked for has been seen."""
-
 
 _locks: weakref.WeakKeyDictionary[TransformerBridge, Any] = weakref.WeakKeyDictionary()
 _locks_guard = threading.Lock()

@@ -10,13 +10,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.models.forward import Reached, checked_tokens, run
+from workbench.models.forward import checked_tokens, run
 from workbench.models.sites import Site, TransformerBridge, hook_point, part_of, with_part
 
 
@@ -112,6 +113,10 @@ def _writing_pattern(model: TransformerBridge, site: Site, here: Hook) -> list[H
     return [here._replace(function=at_pattern), Hook(hook_point(model, Site(site.layer, "z")), at_z)]
 
 
+class _Reached(Exception):
+    """Ends a forward once everything asked for has been seen."""
+
+
 def record(
     model: TransformerBridge,
     tokens: Int[Tensor, "batch pos"],
@@ -138,22 +143,19 @@ def record(
         raise ValueError("record needs at least one site, such as Site(0).")
     found: dict[Site, Tensor] = {}
 
-    def keep(site: Site) -> Callable[[Tensor], None]:
-        def hook(acts: Tensor) -> None:
-            found[site] = part_of(acts, site) if grad else part_of(acts, site).detach()
-            if len(found) == len(points):
-                raise Reached
+    def keep(site: Site, acts: Tensor) -> None:
+        found[site] = part_of(acts, site) if grad else part_of(acts, site).detach()
+        if len(found) == len(points):
+            raise _Reached
 
-        return hook
-
-    hooks = [Hook(point, keep(site)) for site, point in points.items()]
+    hooks = [Hook(point, partial(keep, site)) for site, point in points.items()]
     if grad:
         hooks.append(Hook(model.get_hook_point("hook_embed"), _root))
     tokens = checked_tokens(model, tokens)
     with torch.set_grad_enabled(grad), installed(hooks):
         try:
             run(model, tokens, mask, use_cache=False)
-        except Reached:
+        except _Reached:
             pass
     for site in points:
         if site not in found:
@@ -183,31 +185,27 @@ def edited(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Iterator[Non
         if threading.get_ident() == owner and not editing:
             now[:] = [_context(args, kwargs or {})]
 
-    def write(site: Site, edit: Edit) -> Callable[[Tensor], Tensor]:
-        def function(acts: Tensor) -> Tensor:
-            nonlocal editing
-            if editing:
-                return acts
-            editing = True
-            try:
-                # A copy, so that an edit in place cannot reach what was recorded before it.
-                new = edit(acts.clone(), now[0])
-            finally:
-                editing = False
-            if not isinstance(new, Tensor) or new.shape != acts.shape:
-                got = f"shape {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
-                raise ValueError(
-                    f"The edit at {site} must return a tensor of the shape it was given, "
-                    f"{tuple(acts.shape)}, got {got}."
-                )
-            return new.to(acts)
-
-        return function
+    def write(site: Site, edit: Edit, acts: Tensor) -> Tensor:
+        nonlocal editing
+        if editing:
+            return acts
+        editing = True
+        try:
+            # A copy, so that an edit in place cannot reach what was recorded before it.
+            new = edit(acts.clone(), now[0])
+        finally:
+            editing = False
+        if not isinstance(new, Tensor) or new.shape != acts.shape:
+            got = f"shape {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
+            raise ValueError(
+                f"The edit at {site} must return a tensor of the shape it was given, {tuple(acts.shape)}, got {got}."
+            )
+        return new.to(acts)
 
     for site, edit in edits.items():
         if not callable(edit):
             raise TypeError(f"The edit at {site} must be a function of (acts, context), got {edit!r}.")
-    hooks = [hook for site, edit in edits.items() for hook in writing(model, site, write(site, edit))]
+    hooks = [hook for site, edit in edits.items() for hook in writing(model, site, partial(write, site, edit))]
     with ExitStack() as stack:
         if hooks:
             # Of the wrapped model, since every way to run it ends there, Hugging Face's generate included.

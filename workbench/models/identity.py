@@ -32,8 +32,9 @@ def fingerprint(model: TransformerBridge) -> str:
     whole = hashlib.sha256()
     for digest in sorted({_digest(parameter) for parameter in model.parameters()}):
         whole.update(digest)
-    whole.update(json.dumps(_config(model), sort_keys=True, default=str).encode())
-    whole.update(json.dumps(_tokenizer(model), sort_keys=True).encode())
+    vocabulary = sorted(model.tokenizer.get_vocab().items()) if model.tokenizer is not None else []
+    for part in (_config(model), vocabulary):
+        whole.update(json.dumps(part, sort_keys=True, default=str).encode())
     return whole.hexdigest()[:16]
 
 
@@ -47,11 +48,6 @@ def _digest(tensor: torch.Tensor) -> bytes:
 def _config(model: TransformerBridge) -> dict[str, Any]:
     config: Any = getattr(model.original_model, "config", None)
     if not hasattr(config, "to_diff_dict"):  # a bridge's native models have no Hugging Face configuration
-        config = model.cfg
         names = ("n_layers", "d_model", "n_heads", "n_ctx", "act_fn", "eps", "normalization_type", "rotary_base")
-        return {name: getattr(config, name, None) for name in names}
+        return {name: getattr(model.cfg, name, None) for name in names}
     return {name: value for name, value in config.to_diff_dict().items() if name not in _INCIDENTAL}
-
-
-def _tokenizer(model: TransformerBridge) -> list[Any]:
-    return sorted(model.tokenizer.get_vocab().items()) if model.tokenizer is not None else []

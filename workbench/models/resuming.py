@@ -4,6 +4,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
@@ -48,7 +49,7 @@ def resume(
 
     after = site.stream == "resid_post"
     count = site.layer + after if site.stream in ("resid_pre", "resid_post") else 0
-    blocks = list(getattr(model, "blocks", ()))[:count]
+    blocks = list(model.blocks)[:count]
     with (
         lock(model),
         installed(writing(model, site, replace, first=True)),
@@ -68,17 +69,14 @@ def _skipping(model: TransformerBridge, blocks: Sequence[Any], point: Any | None
     """Let ``blocks`` hand on what they are given; the last of them still fires ``point``, if there is one."""
     owner = threading.get_ident()
 
-    def skip(block: Any) -> Callable[..., Any]:
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            if threading.get_ident() != owner:
-                return type(block).forward(block, *args, **kwargs)
-            hidden = args[0] if args else kwargs["hidden_states"]
-            if point is not None and block is blocks[-1]:
-                hidden = point(hidden)
-            rest = _rest[model]
-            return hidden if rest is None else (hidden, *rest)
-
-        return forward
+    def skip(block: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != owner:
+            return type(block).forward(block, *args, **kwargs)
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if point is not None and block is blocks[-1]:
+            hidden = point(hidden)
+        rest = _rest[model]
+        return hidden if rest is None else (hidden, *rest)
 
     def look(module: Any, args: Any, output: Any) -> None:
         _rest[model] = (None,) * (len(output) - 1) if isinstance(output, tuple) else None
@@ -90,7 +88,7 @@ def _skipping(model: TransformerBridge, blocks: Sequence[Any], point: Any | None
                 continue
             # Through __dict__, since a bridge hands attributes it does not know to the module it wraps.
             stack.callback(_restore, block, block.__dict__.get("forward"))
-            block.__dict__["forward"] = skip(block)
+            block.__dict__["forward"] = partial(skip, block)
         yield
 
 

@@ -28,7 +28,6 @@ Stream = Literal[
 """What can be read in a block, in the order in which a sequential block computes it."""
 
 _STREAMS: tuple[str, ...] = get_args(Stream)
-_HEADED = ("pattern", "z")
 
 _HOOKS = {
     "resid_pre": "hook_resid_pre",
@@ -44,18 +43,15 @@ _HOOKS = {
     "resid_post": "hook_resid_post",
 }
 
-# For a stream that a block lacks: what a reader most likely wants instead, best first.
+# For a stream that a block lacks: what a reader most likely wants instead, best first, before resid_pre.
 _NEAREST = {
-    "resid_pre": ("resid_post",),
-    "ln1_scale": ("ln2_scale", "resid_pre"),
+    "ln1_scale": ("ln2_scale",),
     "pattern": ("z", "attn_out"),
     "z": ("attn_out",),
     "attn_out": ("z", "resid_mid"),
-    "resid_mid": ("resid_pre",),
     "ln2_scale": ("ln1_scale", "resid_mid"),
     "mlp_in": ("resid_mid", "mlp_out"),
     "mlp_out": ("mlp_in",),
-    "resid_post": ("resid_pre",),
 }
 
 
@@ -87,7 +83,7 @@ class Site:
             )
         if self.layer < 0:
             raise ValueError(f"Layers count from 0, got Site(layer={self.layer}, stream={self.stream!r}).")
-        if self.head is not None and self.stream not in _HEADED:
+        if self.head is not None and self.stream not in ("pattern", "z"):
             raise ValueError(f"Only z and pattern have heads, got head={self.head} with {self.stream!r}.")
 
     def __lt__(self, other: "Site") -> bool:
@@ -153,7 +149,7 @@ def hook_point(model: TransformerBridge, site: Site) -> Any:
         )
     point = model.get_hook_point(site.hook)
     if point is None:
-        candidates = [Site(site.layer, stream) for stream in (*_NEAREST[site.stream], *_STREAMS)]  # pyright: ignore[reportArgumentType]
+        candidates = [Site(site.layer, stream) for stream in (*_NEAREST.get(site.stream, ()), "resid_pre")]  # pyright: ignore[reportArgumentType]
         near = next((other for other in candidates if model.get_hook_point(other.hook) is not None), None)
         raise ValueError(f"{site!r} does not exist in this model. The nearest is {near!r}.")
     return point

@@ -37,15 +37,11 @@ def encode(model: TransformerBridge, text: str) -> list[int]:
     tokenizer = tokenizer_of(model)
     try:
         ids = tokenizer.encode(text, add_special_tokens=False)
-    except Exception as error:  # the Rust tokenizers raise a bare Exception
-        word = _unknown_word(tokenizer, text)
-        if word is None:
-            raise
-        raise ValueError(_out_of_vocabulary(tokenizer, *word)) from error
-    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
-        word = _unknown_word(tokenizer, text)
-        if word is not None:
-            raise ValueError(_out_of_vocabulary(tokenizer, *word))
+    except Exception:  # the Rust tokenizers raise a bare Exception
+        _refuse_unknown_words(tokenizer, text)
+        raise
+    if tokenizer.unk_token_id in ids:
+        _refuse_unknown_words(tokenizer, text)
     return ids if ids[:1] == [tokenizer.bos_token_id] else [tokenizer.bos_token_id, *ids]
 
 
@@ -56,11 +52,11 @@ def tokenizer_of(model: TransformerBridge) -> Any:
     return model.tokenizer
 
 
-def _unknown_word(tokenizer: Any, text: str) -> tuple[str, int] | None:
-    """Return the first word that the vocabulary lacks and its number among the text's words, from 1."""
+def _refuse_unknown_words(tokenizer: Any, text: str) -> None:
+    """Raise with the first word that the vocabulary lacks, where the tokenizer shows its words."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.pre_tokenizer is None:
-        return None
+        return
     plain = backend.normalizer.normalize_str(text) if backend.normalizer is not None else text
     vocabulary = tokenizer.get_vocab()
     for word, (start, _) in backend.pre_tokenizer.pre_tokenize_str(plain):
@@ -69,19 +65,12 @@ def _unknown_word(tokenizer: Any, text: str) -> tuple[str, int] | None:
         except Exception:  # the Rust tokenizers raise a bare Exception
             known = False
         if not known and word not in vocabulary:
-            return word, len(plain[: start + 1].split())
-    return None
-
-
-def _out_of_vocabulary(tokenizer: Any, word: str, number: int) -> str:
-    words = [known for known in tokenizer.get_vocab() if known not in tokenizer.all_special_tokens]
-    near = difflib.get_close_matches(word, words, n=3, cutoff=0.6) or difflib.get_close_matches(
-        word, words, n=3, cutoff=0.0
-    )
-    return (
-        f"{word!r} (word {number} of the text) is not in the vocabulary of this model ({len(words)} words); "
-        f"the nearest words are {', '.join(map(repr, near))}."
-    )
+            words = [other for other in vocabulary if other not in tokenizer.all_special_tokens]
+            near = difflib.get_close_matches(word, words) or difflib.get_close_matches(word, words, cutoff=0.0)
+            raise ValueError(
+                f"{word!r} (word {len(plain[: start + 1].split())} of the text) is not in the vocabulary of this "
+                f"model ({len(words)} words); the nearest words are {', '.join(map(repr, near))}."
+            )
 
 
 class Decoder:

@@ -62,8 +62,8 @@ class Training:
         dictionary: Dictionary,
         batches: Iterable[Batch],
         config: TrainConfig,
-        checkpoint: str | Path | None = None,
-        logger: Callable[[Step], object] | None = None,
+        checkpoint: str | Path | None,
+        logger: Callable[[Step], object] | None,
     ) -> None:
         self.dictionary = dictionary.requires_grad_(True)
         self.config = config
