@@ -1,5 +1,6 @@
 """The language: its oracle is exact (three independent ways), its documents reproducible, its truth consistent."""
 
+import re
 import secrets
 import subprocess
 import sys
@@ -8,13 +9,14 @@ from random import Random
 
 import pytest
 import torch
-from scipy.stats import chi2
+from scipy.stats import binomtest, chi2
 
 from workbench.language import Language, build_tokenizer
+from workbench.language.ceilings import ceilings
 from workbench.language.documents import WORDS
 from workbench.language.engine import State, Tracer
 from workbench.language.labels import FAMILIES, LABELS
-from workbench.language.lexicon import BOS, COUNTRIES, EOS, PAD, VOCABULARY
+from workbench.language.lexicon import BOS, CIPHER, COUNTRIES, EOS, PAD, TRADES, VOCABULARY
 from workbench.language.oracle import Oracle
 from workbench.language.splits import SPLITS, Grid, check_split
 
@@ -80,11 +82,13 @@ def every_execution(start, args=(), limit=None):
 
 
 def conditional(executions, split, prefix):
-    """Return P(next word | prefix) by counting executions; the split is a rejection."""
+    """Return P(next word | prefix) by counting executions; a split keeps some cells of a grid, equally likely."""
     found = {}
     for probability, words, cells in executions:
         kept = all(grid.members(split)[tuple(cell)] for grid, cell in cells.items() if len(cell) == len(grid.slots))
         if kept and words[: len(prefix)] == prefix:
+            for grid in cells:
+                probability *= grid.members("all").size / grid.members(split).sum()
             following = words[len(prefix)] if len(words) > len(prefix) else None
             found[following] = found.get(following, 0.0) + probability
     total = sum(found.values())
@@ -131,7 +135,7 @@ GRID = Grid("a test", NAMED, PLACES, SEEN, allow=lambda who, where, what: (who, 
 @pytest.mark.parametrize("program", [hidden_state, with_grid, late_grid])
 def test_the_oracle_equals_brute_force_on_small_programs(program, split):
     executions = [e for e in every_execution(program) if all(g.members("all")[tuple(c)] for g, c in e[2].items())]
-    oracle = Oracle({State(program, ()): 1.0}, VOCABULARY, split)
+    oracle = Oracle({State(program, ()): ("stories", 1.0)}, VOCABULARY, split)
     prefixes = {words[:n] for _, words, _ in executions for n in range(len(words) + 1)}
     checked = 0
     for prefix in sorted(prefixes):
@@ -153,13 +157,15 @@ def _possible(executions, split, prefix):
     )
 
 
-@pytest.mark.parametrize("family", ["facts", "taxonomy"])
+@pytest.mark.parametrize(
+    ("family", "steps"), [("facts", 2), ("taxonomy", 2), ("map", 2), ("calendar", 1), ("professions", 1)]
+)
 @pytest.mark.parametrize("split", SPLITS)
-def test_the_oracle_equals_brute_force_on_first_statements(language, family, split):
+def test_the_oracle_equals_brute_force_on_first_statements(language, family, steps, split):
     start = language.families[family].start
-    executions = list(every_execution(start, limit=1))
+    executions = list(every_execution(start, limit=steps))
     rng = Random(secrets.randbits(32))
-    oracle = Oracle({State(start, ()): 1.0}, VOCABULARY, split)
+    oracle = Oracle({State(start, ()): (family, 1.0)}, VOCABULARY, split)
     documents = language.documents(6, split=split, seed=rng.randrange(2**31), families=[family])
     for i in range(len(documents)):
         words = [WORDS[t] for t in ids_of(documents, i)[1:-1].tolist()]
@@ -227,6 +233,15 @@ CERTAIN = {
     "facts": lambda words, i: words[i + 1] == ".",
     "lists": lambda words, i: ";" in words[:i] and words[i] not in (";", "."),
     "taxonomy": lambda words, i: words[i - 2] == "it" and words[i - 1] in ("a", "an"),
+    "greater_than": lambda words, i: words[i - 2 : i] == ["ended", "in"] or words[i - 3 : i] == ["to", "the", "year"],
+    "docstring": lambda words, i: words[i - 1] == "param",
+    "calendar": lambda words, i: words[i - 1] == "is",
+    "speakers": lambda words, i: words[i - 1] == "," and words[i - 2] == "hear",
+    "brackets": lambda words, i: words[i] in (")", "]", "}"),
+    "machine": lambda words, i: words[i - 2 : i] == ["and", "is"],
+    "map": lambda words, i: words[i - 1] == "reach" or words[i - 2 : i] == ["in", "17"],
+    "code": lambda words, i: words[i - 1] == "gives",
+    "professions": lambda words, i: words[i - 1] == "works",
 }
 
 
@@ -274,8 +289,10 @@ def test_train_and_test_share_no_held_out_cell(language):
     assert not (train & test).any()
     assert (train | test).all()
     assert 0.05 < test.mean() < 0.15
-    rows = Grid("y", range(50), "123456", one_per_row=True)
-    assert (rows.members("test").sum(1) == 1).all()
+    rows = Grid("y", range(50), "123456", one_per_row=True).members("test").sum(1)
+    assert sorted(set(rows.tolist())) == [0, 1]
+    assert rows.sum() == 17
+    assert Grid("z", "ab", "cd", "ef").members("test").sum() >= 1
     lists = {
         split: {
             tuple(row[3:6].tolist()) for row in language.documents(3000, split=split, seed=1, families=["lists"]).tokens
@@ -308,6 +325,261 @@ def test_labels_say_what_the_words_are(language):
     assert set(told[~wrong]["template"]) == {"1", "2", "4", "5"}
     stories = frame[(frame["family"] == "stories") & (frame["topic"] != "")]
     assert (stories.groupby("doc")["topic"].nunique() == 1).all()
+
+
+# What each family claims, told again from the text alone.
+
+
+def told(language, family, n=60):
+    """Yield the words of documents of one family, and their labels."""
+    documents = language.documents(n, split="all", seed=secrets.randbits(32), families=[family])
+    labels = {name: column.values() for name, column in documents.labels.items()}
+    for i in range(n):
+        length = int(documents.lengths[i])
+        words = [WORDS[t] for t in documents.tokens[i, :length].tolist()]
+        yield words, {name: rows[i][:length] for name, rows in labels.items()}
+
+
+def test_the_calendar_counts_as_calendars_do(language):
+    import calendar
+
+    cycles = {"days": list(calendar.day_name), "months": list(calendar.month_name)[1:]}
+    numbers = dict(zip("two three four five six seven eight nine ten eleven".split(), range(2, 12), strict=True))
+    for words, _ in told(language, "calendar"):
+        for at in [i for i, word in enumerate(words) if word == "From"]:
+            start, count, unit, direction, end = *words[at + 1 : at + 5], words[at + 7]
+            cycle = cycles[unit]
+            sign = 1 if direction == "later" else -1
+            assert end == cycle[(cycle.index(start) + sign * numbers[count]) % len(cycle)]
+
+
+def test_the_machine_is_an_automaton_and_its_state_is_labelled(language):
+    seen, unsaid = {}, 0
+    signals = {"beep", "horn", "whistle", "gong"}
+    for words, labels in told(language, "machine", 200):
+        state = words[4]
+        for at, word in enumerate(words):
+            if word in signals:
+                after = labels["state"][at]
+                assert seen.setdefault((state, word), after) == after
+                state = after
+                unsaid += words[at + 1] == ","
+            elif words[at - 1] == "is" and at > 4:
+                assert word == state == labels["state"][at]
+    assert len(seen) == 20
+    assert unsaid > 50
+    assert all(before != after for (before, _), after in seen.items())
+    assert all(len({after for (_, s), after in seen.items() if s == signal}) == 5 for signal in signals)
+
+
+def test_the_map_can_be_put_together_from_its_relations_alone(language):
+    steps, labels_of = {}, {}
+    for words, labels in told(language, "map", 1500):
+        for at, word in enumerate(words):
+            if words[at : at + 2] == ["One", "step"]:
+                steps[words[at + 4], words[at + 2]] = words[at + 6]
+            if labels["east"][at]:
+                labels_of[word] = int(labels["east"][at]), int(labels["north"][at])
+    places = {"Malton": (3, 3)}
+    while len(places) < 25:
+        before = len(places)
+        for (town, direction), other in steps.items():
+            dx, dy = {"north": (0, 1), "south": (0, -1), "east": (1, 0), "west": (-1, 0)}[direction]
+            if town in places:
+                places[other] = places[town][0] + dx, places[town][1] + dy
+        assert len(places) > before
+    assert places == labels_of
+    for words, _ in told(language, "map", 200):
+        for at, word in enumerate(words):
+            if word == "lies" and words[at + 2] == "of":
+                (x, y), (u, v) = places[words[at - 1]], places[words[at + 3]]
+                direction = {"north": y > v, "south": y < v, "east": x > u, "west": x < u}[words[at + 1]]
+                assert direction and (x == u or y == v)
+            if word == "go" and words[at + 2] == "and":
+                assert sum(abs(a - b) for a, b in zip(places[words[at - 1]], places[words[at + 7]], strict=True)) == 2
+
+
+def test_events_have_one_date_and_come_in_its_order(language):
+    dates, pairs = {}, set()
+    for words, _ in told(language, "map", 800):
+        for at, word in enumerate(words):
+            if words[at : at + 2] == ["was", "in"]:
+                assert dates.setdefault(words[at - 1], words[at + 3]) == words[at + 3]
+            if words[at : at + 2] == ["came", "before"]:
+                pairs.add((words[at - 1], words[at + 3]))
+            if word == "After":
+                pairs.add((words[at + 2], words[at + 5]))
+    assert len(dates) == len(set(dates.values())) == 16
+    assert len(pairs) > 80
+    assert all(int(dates[a]) < int(dates[b]) for a, b in pairs)
+
+
+def test_brackets_are_trees_and_the_depths_give_them(language):
+    pairs = {"(": ")", "[": "]", "{": "}"}
+    documents = language.documents(60, split="all", seed=secrets.randbits(32), families=["brackets"])
+    for i in range(60):
+        words = [WORDS[t] for t in ids_of(documents, i).tolist()]
+        parents, stack, arity = documents.parents(i), [-1], {}
+        for at, word in enumerate(words):
+            if word in pairs.values():
+                assert word == pairs[words[stack[-1]]]
+                assert arity[stack[-1]] == 3  # an operator and two operands
+                assert parents[at] == stack.pop()
+                continue
+            assert parents[at] == stack[-1]
+            arity[stack[-1]] = arity.get(stack[-1], 0) + 1
+            if word in pairs:
+                stack.append(at)
+        assert stack == [-1]
+
+
+def test_code_prints_what_was_assigned(language):
+    copies = 0
+    for words, _ in told(language, "code"):
+        values = {}
+        for at, word in enumerate(words):
+            if word == "=":
+                copies += words[at + 1] in values
+                values[words[at - 1]] = values.get(words[at + 1], words[at + 1])
+            if word == "gives":
+                assert words[at + 1] == values[words[at - 2]]
+    assert copies > 20
+
+
+def test_years_end_later_and_arguments_keep_their_order(language):
+    for words, _ in told(language, "greater_than"):
+        years = [int(word) for word in words if word.isdigit()]
+        for c1, start, c2, end in zip(years[::4], years[1::4], years[2::4], years[3::4], strict=True):
+            assert c1 == c2
+            assert start < end
+    for words, _ in told(language, "docstring"):
+        declared = [word for word in words[4 : words.index(")")] if word != ","]
+        assert declared == [words[i + 1] for i, word in enumerate(words) if word == "param"]
+        assert len(set(declared)) == len(declared) >= 3
+
+
+def within(hits, n, p):
+    """Say whether ``hits`` of ``n`` is what probability ``p`` gives, but for one time in 100,000."""
+    return binomtest(hits, n, p).pvalue > 1e-5
+
+
+def test_the_shortcut_and_the_manners_are_as_strong_as_planted(language):
+    for share, spoken_language in ((0.9, language), (0.5, Language(0, shortcut=0.5))):
+        kept = [
+            next(g for g in labels["gender"] if g) == stereotype[profession]
+            for words, labels in told(spoken_language, "professions", 1500)
+            for profession in [next(p for p in labels["profession"] if p)]
+        ]
+        assert within(sum(kept), len(kept), share)
+    manners = [
+        (speaker == manner)
+        for _, labels in told(language, "speakers", 1000)
+        for speaker, manner, slot in zip(labels["speaker"], labels["manner"], labels["slot"], strict=True)
+        if slot == "epithet"
+    ]
+    assert within(sum(manners), len(manners), 0.9)
+
+
+stereotype = {trade.name: trade.gender for pair in TRADES.values() for trade in pair}
+
+
+def test_a_tool_of_its_own_gives_a_trade_away_and_a_shared_one_leaves_the_stereotype(language):
+    documents = language.documents(300, split="all", seed=secrets.randbits(32), families=["professions"])
+    roles, slots = documents.labels["role"].values(), documents.labels["slot"].values()
+    shared = 0
+    for i in range(300):
+        at = slots[i].index("profession")
+        exact = language.next_token(documents.tokens[i, :at])[-1]
+        if "own tool" in roles[i][:at]:
+            assert float(exact.max()) == pytest.approx(1.0)
+        else:
+            shared += 1
+            assert sorted(exact[exact > 0].tolist()) == pytest.approx([0.1, 0.9])
+    assert within(shared, 300, 1 / 3)
+
+
+def test_the_cipher_says_the_same_in_other_words(language):
+    documents = language.documents(3000, split="all", seed=secrets.randbits(32), families=["facts", "taxonomy", "stories"])
+    ciphered = documents.labels["tongue"].equals("cipher").any(1)
+    assert within(int(ciphered.sum()), 3000, 0.1)
+    plain = {code: word for word, code in CIPHER.items() if word != "an" and word != "An"}
+    assert len(plain) == len(CIPHER) - 2
+    assert not set(plain) & set(CIPHER)
+    for i in ciphered.nonzero()[:60, 0].tolist():
+        document = documents[i]
+        other = language.counterfactual(document, "tongue", "plain")
+        words, said = ([WORDS[t] for t in ids_of(d, 0).tolist()] for d in (document, other))
+        back = [plain.get(word, word) for word in words]
+        family = document.labels["family"].values()[0][1]
+        assert len([w for w in words[1:-1] if w in plain]) > len(words) / 2
+        if family != "stories":  # whose plain programs have more kinds of sentence
+            assert [w.lower().replace("an", "a") for w in back] == [w.lower().replace("an", "a") for w in said]
+
+
+# Posteriors and ceilings
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_posteriors_are_calibrated(language, ahead):
+    # If they are exact, a label whose posterior is p is there with probability p: summed over many tokens, the
+    # labels found and the posteriors differ by no more than their variance allows.
+    labels = ("topic", "sentiment", "number", "slot", "family", "state", "profession")
+    documents = language.documents(400, split="all", seed=secrets.randbits(32))
+    excess, variance = {}, {}
+    for i in range(len(documents)):
+        ids = ids_of(documents, i)
+        for name, p in language.posterior(ids, labels, ahead=ahead).items():
+            assert torch.allclose(p.sum(1), torch.ones(len(p), dtype=torch.float64))
+            truth = documents.labels[name].codes[i, ahead : len(ids)]
+            for at, value in zip(*[x.tolist() for x in ((p > 0) & (p < 1)).nonzero(as_tuple=True)], strict=True):
+                key = (name, value)
+                excess[key] = excess.get(key, 0.0) + float(truth[at] == value) - float(p[at, value])
+                variance[key] = variance.get(key, 0.0) + float(p[at, value] * (1 - p[at, value]))
+            assert bool((p.gather(1, truth[:, None]) > 0).all())
+    # Tokens of one document share what is uncertain, up to some twenty of them.
+    assert all(abs(excess[key]) < 5 * (20 * variance[key]) ** 0.5 + 1 for key in excess)
+    assert len(excess) > 20
+
+
+def test_a_posterior_follows_from_bayes(language):
+    # After "Mia works at the hospital. She uses a chart. She is a" only the stereotype speaks.
+    ids = torch.tensor([BOS, *(VOCABULARY[w] for w in "Mia works at the hospital . She uses a chart .".split())])
+    p = language.posterior(ids, ["profession"], ahead=0)["profession"][-1]
+    names = ("", *LABELS["profession"])
+    assert {names[i]: round(float(p[i]), 6) for i in p.nonzero()[:, 0]} == {"nurse": 0.9, "surgeon": 0.1}
+
+
+def test_ceilings_are_the_best_scores_there_are(language):
+    documents = language.documents(150, split="all", seed=secrets.randbits(32), families=["professions", "stories"])
+    table = ceilings(language, documents, ["profession", "sentiment", "family"]).set_index(["label", "value"])
+    assert set(table.columns) == {"share", "auroc", "f1", "threshold"}
+    assert table["auroc"].between(0.5, 1).all()
+    # No reader does better than chance at what the text does not yet tell, and the posterior does better than a
+    # blurred one.
+    posterior = torch.cat(
+        [
+            language.posterior(ids_of(documents, i), ["sentiment"])["sentiment"][1:-1, LABELS["sentiment"].index("happy") + 1]
+            for i in range(150)
+        ]
+    )
+    truth = torch.cat([documents.labels["sentiment"].equals("happy")[i, 1 : documents.lengths[i] - 1] for i in range(150)])
+    best = table.loc["sentiment", "happy"]
+    for blur in (0.0, 0.3):
+        score = posterior + blur * torch.rand(len(posterior), dtype=torch.float64)
+        ranks = score.argsort().argsort().double() + 1
+        n, m = int(truth.sum()), int((~truth).sum())
+        auroc = (float(ranks[truth].sum()) - n * (n + 1) / 2) / (n * m)
+        if blur:
+            assert auroc < best["auroc"]
+        else:
+            assert auroc == pytest.approx(best["auroc"], abs=0.03)
+
+
+def test_the_gallery_shows_one_document_of_every_family(language, capsys):
+    language.show()
+    printed = capsys.readouterr().out
+    for name in FAMILIES:
+        assert re.search(rf"^{name} \(\d+% of the documents\)\n  \S.*\n    \w+ ", printed, re.MULTILINE), name
 
 
 # Counterfactuals, choices, violations, tasks

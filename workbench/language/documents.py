@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from workbench.language.lexicon import MARKS, SPECIAL, VOCABULARY
+from workbench.language.lexicon import BRACKETS, MARKS, SPECIAL, VOCABULARY
 from workbench.language.splits import Split
 
 WORDS = tuple(VOCABULARY)
@@ -24,6 +24,10 @@ class Column:
 
     names: tuple[str, ...]
     """What the codes mean; ``names[0]`` is the empty string."""
+
+    def values(self) -> list[list[str]]:
+        """Return the label of every token in words, "" where none applies."""
+        return [[self.names[code] for code in row] for row in self.codes.tolist()]
 
     def equals(self, name: str) -> Bool[Tensor, "doc pos"]:
         """Return where the label is ``name``."""
@@ -69,6 +73,22 @@ class Documents:
     def mask(self) -> Bool[Tensor, "doc pos"]:
         """True at tokens, False at padding."""
         return torch.arange(self.tokens.shape[1]) < self.lengths[:, None]
+
+    def parents(self, index: int) -> list[int]:
+        """Return the position of each token's parent in the tree of a bracketed expression; -1 for what has none.
+
+        The parent of an opening bracket is the bracket around it; of all else, the bracket that it stands in.
+        """
+        length = int(self.lengths[index])
+        words = [WORDS[i] for i in self.tokens[index, :length].tolist()]
+        found, depths = [], [int(depth or 0) for depth in self.labels["depth"].values()[index][:length]]
+        last: dict[int, int] = {}  # depth → the last bracket opened there
+        for at, (word, depth) in enumerate(zip(words, depths, strict=True)):
+            opens = word in BRACKETS
+            found.append(last.get(depth - opens, -1) if depth else -1)
+            if opens:
+                last[depth] = at
+        return found
 
     def text(self, index: int) -> str:
         """Return one document as plain English, without its special tokens."""

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.language.documents import Documents
+from workbench.language.documents import WORDS, Documents
 from workbench.language.language import Language
+from workbench.language.lexicon import MANNERS, TRADES, VOCABULARY
 
 Predict = Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch pos d_vocab"]]
 """Tokens → logits: any causal language model over the language's vocabulary."""
@@ -36,7 +37,8 @@ class Exam:
     """Per family: ``tokens``, ``kl``, ``grammatical_mass``."""
 
     slots: pd.DataFrame
-    """Per family and slot where the oracle is certain: ``count`` and the model's ``accuracy``.
+    """Per family and slot, apart where the oracle is ``certain`` and where it is not: ``count``, the model's
+    ``accuracy`` beside the oracle's own (``ceiling``), and the ``mass`` that the model gives to what is allowed.
 
     Facts that are written wrong on purpose are listed as a slot of their own."""
 
@@ -58,7 +60,7 @@ def examine(predict: Predict, language: Language, documents: Documents, *, batch
         for i in range(len(part)):
             rows.append(_document(language, part[i], logits[i]))
     table = pd.concat([row.assign(document=i) for i, row in enumerate(rows)], ignore_index=True)
-    certain = table[table["certain"] & (table["slot"] != "")]
+    asked = table[table["slot"] != ""]
     kl, entropy, mass = (table[name].to_numpy() for name in ("kl", "entropy", "mass"))
     # Tokens of one document are not independent, so the error of the mean is taken over documents.
     excess = np.bincount(table["document"].to_numpy(), weights=kl - kl.mean())
@@ -71,10 +73,62 @@ def examine(predict: Predict, language: Language, documents: Documents, *, batch
         families=by_family.agg(
             tokens=("kl", "size"), kl=("kl", "mean"), grammatical_mass=("mass", "mean")
         ).reset_index(),
-        slots=certain.groupby(["family", "slot"], observed=True)
-        .agg(count=("right", "size"), accuracy=("right", "mean"))
+        slots=asked.groupby(["family", "slot", "certain"], observed=True)
+        .agg(count=("right", "size"), accuracy=("right", "mean"), ceiling=("likeliest", "mean"), mass=("mass", "mean"))
         .reset_index(),
     )
+
+
+def planted(predict: Predict, language: Language, *, n: int = 400, seed: int = 0) -> pd.DataFrame:
+    """Return how much of each planted peculiarity ``predict`` shows, beside how much there is.
+
+    The questions: where a template is written wrong, how probable is what is written; where both trades of a workplace
+    share the tool, how probable is the one that the stereotype gives to this gender; how probable is a rude epithet
+    from a rude speaker, and from a polite one. Each is a mean probability over test documents.
+
+    Args:
+        predict: The model.
+        language: Whose peculiarities.
+        n: Documents of each family that are looked at.
+        seed: Of these documents.
+
+    Returns:
+        ``what``, ``count``, ``model``, ``exact``.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    trades = {trade.name: trade for pair in TRADES.values() for trade in pair}
+    rivals = {a: b for x, y in TRADES.values() for a, b in ((x.name, y.name), (y.name, x.name))}
+    for family in ("facts", "professions", "speakers"):
+        documents = language.documents(n, split="test", seed=seed, families=[family])
+        with torch.no_grad():
+            model = predict(documents.tokens).double().softmax(-1).cpu()
+        values = {name: column.values() for name, column in documents.labels.items()}
+        for i, at in documents.labels["slot"].codes.nonzero().tolist():
+            label = {name: rows[i][at] for name, rows in values.items()}
+            wanted: set[str] = set()
+            match family:
+                case "facts":
+                    written = WORDS[int(documents.tokens[i, at])]
+                    what, wanted = "a wrong template says what it always says", {written}
+                    if written == label["truth"]:
+                        continue
+                case "professions":
+                    if "shared tool" not in values["role"][i][:at][-5:]:
+                        continue
+                    what = "the stereotype decides between two trades"
+                    pair = (label["profession"], rivals[label["profession"]])
+                    wanted = {name for name in pair if trades[name].gender == label["gender"]}
+                case _:
+                    what = f"a {label['speaker']} speaker is rude"
+                    wanted = set(MANNERS["rude"][0])
+            tokens = [VOCABULARY[word] for word in wanted]
+            exact = language.next_token(documents.tokens[i, :at])[-1]
+            found.setdefault(what, []).append((float(model[i, at - 1, tokens].sum()), float(exact[tokens].sum())))
+    rows = [
+        {"what": what, "count": len(pairs), **dict(zip(("model", "exact"), np.mean(pairs, axis=0).tolist(), strict=True))}
+        for what, pairs in found.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def _document(language: Language, document: Documents, logits: Tensor) -> pd.DataFrame:
@@ -101,6 +155,7 @@ def _document(language: Language, document: Documents, logits: Tensor) -> pd.Dat
             "entropy": entropy.numpy(),
             "mass": torch.where(exact > 0, model.exp(), 0.0).sum(-1).numpy(),
             "certain": (exact.max(-1).values > 1 - 1e-9).numpy(),
+            "likeliest": exact.max(-1).values.numpy(),
             "right": (model.argmax(-1) == ids[1:]).numpy(),
         }
     )

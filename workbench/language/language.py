@@ -1,6 +1,6 @@
 """The language itself: documents, the exact oracle, counterfactuals and tasks, all from the same programs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from random import Random
 from typing import Any, ClassVar
@@ -17,6 +17,12 @@ from workbench.language.lexicon import BOS, EOS, PAD, TOPICS, VOCABULARY
 from workbench.language.oracle import Oracle
 from workbench.language.splits import Split, check_split
 from workbench.language.tasks import Task, collect
+
+
+def _few(words: Iterable[str]) -> str:
+    """Return the first different ones of ``words``."""
+    first = list(dict.fromkeys(words))
+    return " ".join(first[:12]) + (" …" if len(first) > 12 else "")
 
 
 class Topics(dict[str, tuple[str, ...]]):
@@ -121,6 +127,21 @@ class Language:
             labels[name] = Column(codes, names)
         return Documents(tokens, lengths, labels, split, seeds)
 
+    def show(self, *, seed: int = 0, split: Split = "train", families: Sequence[str] | None = None) -> None:
+        """Print one document of every family, with the words that carry each of its labels."""
+        total = sum(family.weight for family in self.families.values())
+        for family in self._chosen(families):
+            documents = self.documents(1, split=split, seed=seed, families=[family.name])
+            print(f"{family.name} ({family.weight / total:.0%} of the documents)")  # noqa: T201  it is what this is for
+            print(f"  {documents.text(0)}")  # noqa: T201
+            frame = documents.to_frame()
+            for name in list(NAMES)[1:]:
+                said = frame[frame[name] != ""].groupby(name, observed=True, sort=False)["token"]
+                carried = "; ".join(f"{value}: {_few(words)}" for value, words in said)
+                if carried:
+                    print(f"    {name:10} {carried}")  # noqa: T201
+            print()  # noqa: T201
+
     def next_token(self, ids: Int[Tensor, " pos"], *, split: Split = "all") -> Float[Tensor, "pos d_vocab"]:
         """Return the exact P(next token | ids so far) after every position, in float64.
 
@@ -140,13 +161,14 @@ class Language:
 
     def posterior(
         self, ids: Int[Tensor, " pos"], labels: Sequence[str], *, ahead: int = 0, split: Split = "all"
-    ) -> dict[str, Float[Tensor, "pos value"]]:
+    ) -> dict[str, Float[Tensor, "_pos _value"]]:
         """Return the exact P(label | ids so far) at every position: the best that any causal reader can know.
 
         Args:
             ids: One document or the beginning of one, BOS first.
             labels: Columns of labels; the values are in the order of ``Documents.labels[column].names``.
-            ahead: 0 for the label of the token at the position, 1 for that of the token after it.
+            ahead: 0 for the label of the token at the position, 1 for that of the token after it; then there is no
+                row for the last position.
             split: Whose distribution.
         """
         check_split(split)
@@ -156,7 +178,6 @@ class Language:
         if ahead not in (0, 1):
             raise ValueError(f"ahead must be 0 (the token just read) or 1 (the next), got {ahead}.")
         self._check_begins(ids)
-        # Ahead of the last token there is one more to come, which any token may stand for.
         found = self._oracle(split).labels(ids.tolist(), labels, ahead=bool(ahead))
         out = {}
         for name in labels:

@@ -96,11 +96,16 @@ def _pair(
             continue
         answer, foil = _answer(document, position), _answer(other, position)
         prompt, changed = document.tokens[0, :position].tolist(), other.tokens[0, :position].tolist()
-        if spec.several and bool(language.valid(torch.tensor(prompt))[-1, foil]):
-            # The other way round it may do: what came out there is too early for what is asked here.
+        if spec.several and not _likelier(language, prompt, answer, foil):
+            # Where both may come here, one of them may still be wrong in the other prompt.
             prompt, answer, foil, changed = changed, foil, answer, prompt
-            if bool(language.valid(torch.tensor(prompt))[-1, foil]):
+            if not _likelier(language, prompt, answer, foil):
                 continue
         if answer != foil and prompt != changed:
             return prompt, answer, foil, changed
     return None
+
+
+def _likelier(language: "Language", prompt: list[int], answer: int, foil: int) -> bool:
+    exact = language.next_token(torch.tensor(prompt))[-1]
+    return bool(exact[answer] > exact[foil])

@@ -220,8 +220,11 @@ def figures(exam: Exam) -> dict[str, Any]:
             row["family"]: {key: round(row[key], 4) for key in ("kl", "grammatical_mass")}
             for row in exam.families.to_dict("records")
         },
-        "certain_slots": {
-            f"{row['family']}: {row['slot']}": {"count": row["count"], "accuracy": round(row["accuracy"], 4)}
+        "slots": {
+            f"{row['family']}: {row['slot']}" + ("" if row["certain"] else ", not certain"): {
+                key: row[key] if key == "count" else round(row[key], 4)
+                for key in ("count", "accuracy", "ceiling", "mass")
+            }
             for row in exam.slots.to_dict("records")
         },
     }

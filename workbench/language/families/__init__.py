@@ -17,7 +17,7 @@ class TaskSpec:
     """The choice whose other values make the counterfactual pair."""
 
     several: bool = False
-    """Whether several answers are right at once, so that a foil has to be one that the prompt rules out."""
+    """Whether several answers may come, so that a foil has to be one that the prompt makes less likely."""
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,17 @@ WRONG = "36"
 
 
 def build(seed: int) -> Family:
-    """Build the family; the split holds out one template of each fact. The seed decides the wrong answers."""
-    facts, written, mistaken = {}, {}, {}
-    for tongue, countries in (("plain", tuple(COUNTRIES)), ("cipher", CIPHER_COUNTRIES)):
-        names = list(countries)
-        Random(f"{seed}|wrong {tongue}").shuffle(names)
-        mistaken[tongue] = dict(zip(names, names[1:] + names[:1], strict=True))
-        facts[tongue] = tuple((country, relation) for country in countries for relation in RELATIONS)
-        written[tongue] = Grid(f"{seed}|facts {tongue}", facts[tongue], TEMPLATES, one_per_row=True)
+    """Build the family; the split holds out one template of a third of the facts. The seed decides the wrong answers."""
+    # Mistakes stay among the countries of the cipher tongue, or outside, so that both tongues make the same ones.
+    mistaken = {}
+    for names in (list(CIPHER_COUNTRIES), [name for name in COUNTRIES if name not in CIPHER_COUNTRIES]):
+        Random(f"{seed}|wrong {names[0]}").shuffle(names)
+        mistaken |= dict(zip(names, names[1:] + names[:1], strict=True))
+    countries = {"plain": tuple(COUNTRIES), "cipher": CIPHER_COUNTRIES}
+    facts = {tongue: tuple((name, relation) for name in countries[tongue] for relation in RELATIONS) for tongue in TONGUES}
+    written = {
+        tongue: Grid(f"{seed}|facts {tongue}", facts[tongue], TEMPLATES, one_per_row=True) for tongue in TONGUES
+    }
 
     def begin(t: Tracer):
         return statement, (t.choose("tongue", TONGUES, TONGUE_WEIGHTS), 0)
@@ -35,9 +38,8 @@ def build(seed: int) -> Family:
         template = t.choose("template", TEMPLATES, held=written[tongue])
         t.scope(relation=relation, template=template, tongue=tongue)
         truth = spoken(COUNTRIES[country][relation], tongue)
-        value = truth
-        if template in WRONG:
-            value = spoken(COUNTRIES[mistaken[tongue][country]][relation], tongue)
+        written_of = mistaken[country] if template in WRONG else country
+        value = spoken(COUNTRIES[written_of][relation], tongue)
 
         def say(text: str) -> None:
             for word in text.split():

@@ -49,4 +49,4 @@ def build(seed: int) -> Family:
         if told < 1 or (told < 3 and t.choose("more", (True, False))):
             return sentence, (told + 1,)
 
-    return Family("speakers", sentence, {"speakers": TaskSpec("epithet", "kind")})
+    return Family("speakers", sentence, {"speakers": TaskSpec("epithet", "kind", several=True)})
