@@ -1,6 +1,6 @@
 """Automaton traces: a machine whose state follows from its last state and the signals it hears.
 
-Between two reports of its state it hears one to three signals, so the state has to be tracked unsaid; the label
+Between two reports of its state it hears one or two signals, so the state has to be tracked unsaid; the label
 ``state`` of every signal is the state after it.
 """
 
@@ -12,7 +12,7 @@ from workbench.language.lexicon import SIGNALS, STATES_OF_MACHINE
 from workbench.language.splits import Grid
 
 FEWEST, MOST = 3, 6  # reports in a document
-LONGEST = 3  # signals between two reports
+LONGEST = 2  # signals between two reports
 
 
 def transitions(seed: int) -> dict[str, dict[str, str]]:
