@@ -1,6 +1,7 @@
-"""Run notebooks in place and save them as the contract wants: ``python tests/save_notebook.py notebooks/00_tour.ipynb``.
+"""Run notebooks in place and save them as the contract wants.
 
-Executed from top to bottom, without widget state, timings or anything else that differs from run to run.
+``python tests/save_notebook.py notebooks/00_tour.ipynb``: executed from top to bottom, without widget state, timings
+or anything else that differs from run to run.
 """
 
 import sys
@@ -13,7 +14,9 @@ from nbclient import NotebookClient
 def save(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources, store_widget_state=False).execute()
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources=resources, store_widget_state=False
+    ).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
     nbformat.write(notebook, path)

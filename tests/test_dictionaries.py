@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.dictionaries import Codes, TopK, fidelity, load_dictionary, save, sparse, splice
-from workbench.models import Context, Site
+from workbench.models import Context, Site, fingerprint
 
 SEEDS = (0, 1, 2)
 
@@ -340,6 +340,16 @@ def test_saving_over_a_dictionary_replaces_it_and_leaves_other_files(tmp_path):
     save(made(seed=1)[0], tmp_path)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".md", ".safetensors"]
     assert torch.equal(load_dictionary(tmp_path).W_dec, made(seed=1)[0].W_dec)
+
+
+def test_a_dictionary_knows_the_model_it_was_trained_on(tiny_model):
+    dictionary, _ = made()
+    dictionary.check(tiny_model)  # says nothing of where it comes from
+    dictionary.provenance = {"model": fingerprint(tiny_model)}
+    dictionary.check(tiny_model)
+    dictionary.provenance = {"model": "a1b2"}
+    with pytest.raises(ValueError, match=r"trained on another model, with fingerprint a1b2, not .*; load that model"):
+        dictionary.check(tiny_model)
 
 
 @pytest.mark.parametrize("file", [1, 2])

@@ -241,7 +241,7 @@ def test_nothing_is_revealed_before_a_guess_is_committed():
     click(panel.commit)
     assert "You predicted 'right': not so." in shown_to_the_browser(panel)
     assert "It was the left one." in shown_to_the_browser(panel)
-    assert panel.snapshot() == {"exercise": "x", "hints": 0, "prediction": "right", "right": False}
+    assert panel.snapshot() == {"exercise": "x", "prediction": "right", "right": False}
 
 
 def test_the_first_guess_stands():
@@ -261,12 +261,3 @@ def test_committing_nothing_asks_for_a_guess(caplog):
     tell(panel.guess, index=0)
     click(panel.commit)
     assert panel.error == ""
-
-
-def test_hints_come_one_by_one_and_end():
-    panel = panel_of()
-    for word in ("one", "two", "three"):
-        assert word not in panel.notes.describe()
-        click(panel.hint)
-        assert word in panel.notes.describe()
-    assert panel.hint.disabled

@@ -237,9 +237,25 @@ def test_a_strength_beyond_the_slider_is_refused_in_words_and_starts_nothing():
     assert panel.job is None
     assert panel.state.strength == 1.0
     assert panel.state.shown.columns[0].text == texts.steered
+    click(panel.generate)
+    assert panel.columns.error == "strength must lie in -2..2, the slider's range, got 5."
+    assert panel.job is None
     tell(panel.number, value=1.5)
     settle(panel)
     assert panel.columns.error == ""
+
+
+@pytest.mark.parametrize("seed", [2.5, -3, 2**31])
+def test_a_seed_that_is_none_is_refused_and_not_rounded(seed):
+    panel = panel_of()
+    panel.run_sync(1.0)
+    tell(panel.seed, value=seed)
+    assert panel.columns.error == f"seed must be a whole number in 0..2147483647, got {seed:g}."
+    assert panel.job is None
+    assert panel.state.seed == 0
+    tell(panel.seed, value=7)
+    settle(panel)
+    assert panel.state.seed == 7
 
 
 def test_every_control_starts_exactly_one_run(monkeypatch):

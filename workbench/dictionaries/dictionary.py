@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from workbench.dictionaries import sparse
 from workbench.dictionaries.codes import Codes
 from workbench.dictionaries.inputs import Batch, as_sites, named, of_width, pick, refuse_nonfinite, units
-from workbench.models import Site
+from workbench.models import Site, TransformerBridge, fingerprint
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,15 @@ class Dictionary(nn.Module, ABC):
                 "tensor is one site; give a mapping from each site to its activations."
             )
         return x, of_width(pick(batch, self.sites_out), self.d_out, self.W_dec)
+
+    def check(self, model: TransformerBridge) -> None:
+        """Raise if this dictionary says of itself that it was trained on another model than ``model``."""
+        trained_on = self.provenance.get("model")
+        if trained_on is not None and trained_on != fingerprint(model):
+            raise ValueError(
+                f"This dictionary was trained on another model, with fingerprint {trained_on}, not "
+                f"{fingerprint(model)}; load that model, or train a dictionary on this one (workbench train)."
+            )
 
     @torch.no_grad()
     def initialise(self, sample: Batch) -> None:

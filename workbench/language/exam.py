@@ -124,9 +124,10 @@ def planted(predict: Predict, language: Language, *, n: int = 400, seed: int = 0
             tokens = [VOCABULARY[word] for word in wanted]
             exact = language.next_token(documents.tokens[i, :at])[-1]
             found.setdefault(what, []).append((float(model[i, at - 1, tokens].sum()), float(exact[tokens].sum())))
+    means = {what: np.mean(pairs, axis=0).tolist() for what, pairs in found.items()}
     rows = [
-        {"what": what, "count": len(pairs), **dict(zip(("model", "exact"), np.mean(pairs, axis=0).tolist(), strict=True))}
-        for what, pairs in found.items()
+        {"what": what, "count": len(found[what]), "model": model, "exact": exact}
+        for what, (model, exact) in means.items()
     ]
     return pd.DataFrame(rows)
 

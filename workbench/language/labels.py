@@ -21,6 +21,10 @@ ROLES = tuple(
     "subject distractor giver receiver gift input output member country start end routine argument speaker left right "
     "variable".split()
 )
+SLOTS = (
+    *"agreement receiver output answer repeat kind verdict argument day month epithet profession".split(),
+    *("close", "state", "town", "date", "value", "later year"),
+)
 TRUTHS = {value for facts in COUNTRIES.values() for value in facts.values()}
 
 LABELS: dict[str, tuple[str, ...]] = {
@@ -46,11 +50,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "speaker": tuple(MANNERS),
     "manner": tuple(MANNERS),
     "profession": tuple(trade.name for pair in TRADES.values() for trade in pair),
-    "slot": tuple(
-        "agreement receiver output answer repeat kind verdict argument day month epithet profession close state town "
-        "date value".split()
-    )
-    + ("later year",),
+    "slot": SLOTS,
 }
 """Column → its values. ``slot`` marks the positions where the language asks for something in particular;
 ``truth`` names the true answer where a fact is stated, which is not always what is written."""

@@ -25,8 +25,7 @@ def tokenize(model: TransformerBridge, text: str | list[str]) -> Int[Tensor, "ba
         number = next(i for i, row in enumerate(rows) if len(row) == longest)
         which = "The text" if isinstance(text, str) else f"Text {number} of {len(rows)} (counted from 0)"
         raise ValueError(
-            f"{which} has {longest} tokens, but this model reads at most {limit}; leave out at least "
-            f"{longest - limit}."
+            f"{which} has {longest} tokens, but this model reads at most {limit}; leave out at least {longest - limit}."
         )
     pad = tokenizer_of(model).pad_token_id
     return torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device_of(model))

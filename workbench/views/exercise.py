@@ -26,7 +26,7 @@ def predict(exercise: Exercise, *, reveal: str = "") -> "PredictionPanel":
 
 
 class PredictionPanel(Panel):
-    """A question, room for one guess, and hints; the first guess that is committed stands."""
+    """A question and room for one guess; the first guess that is committed stands. Hints are the notebook's."""
 
     def __init__(self, exercise: Exercise, reveal: str = "") -> None:
         self.exercise = exercise
@@ -35,7 +35,6 @@ class PredictionPanel(Panel):
         self.verdict: Verdict | None = None
         """What the checker said of it."""
         self._reveal = reveal
-        self._hints = 0
 
         self.question = NotesView()
         self.question.add("question", exercise.question)
@@ -47,10 +46,8 @@ class PredictionPanel(Panel):
         else:
             self.guess = ipywidgets.Text(description="Your prediction")
         self.commit = ipywidgets.Button(description="Commit", tooltip="Commit your prediction; it then stands")
-        self.hint = ipywidgets.Button(description="Hint", tooltip="Show the next of three hints")
         self.commit.on_click(self._on_commit)
-        self.hint.on_click(self._on_hint)
-        super().__init__([self.question, self.guess, ipywidgets.HBox([self.commit, self.hint]), self.notes])
+        super().__init__([self.question, self.guess, self.commit, self.notes])
         self.add_class("workbench-prediction")
 
     @property
@@ -68,17 +65,11 @@ class PredictionPanel(Panel):
             raise ValueError("Make a prediction first, then commit it.")
         self.verdict = self.exercise.check(self.guess.value)  # may say that this is no possible answer
         self.prediction = self.guess.value
-        self.guess.disabled = self.commit.disabled = self.hint.disabled = True
+        self.guess.disabled = self.commit.disabled = True
         said = "right" if self.verdict else "not so"
         self.notes.add("right" if self.verdict else "wrong", f"You predicted {self.prediction!r}: {said}.")
         if self._reveal:
             self.notes.add("plain", self._reveal)
-
-    @guarded
-    def _on_hint(self, button: ipywidgets.Button) -> None:
-        self._hints += 1
-        self.notes.add("hint", f"Hint {self._hints} of 3: {self.exercise.hint(self._hints)}")
-        self.hint.disabled = self._hints == 3
 
     @override
     def describe(self) -> str:
@@ -87,7 +78,7 @@ class PredictionPanel(Panel):
     @override
     def snapshot(self) -> dict[str, Any]:
         right = None if self.verdict is None else self.verdict.right
-        return {"exercise": self.exercise.id, "hints": self._hints, "prediction": self.prediction, "right": right}
+        return {"exercise": self.exercise.id, "prediction": self.prediction, "right": right}
 
     @override
     def static_html(self) -> str:

@@ -1,4 +1,4 @@
-"""Short marked paragraphs: a question, hints, a verdict."""
+"""Short marked paragraphs: a question, a verdict, what was measured."""
 
 from html import escape
 from typing import Any, Literal
@@ -8,9 +8,9 @@ from typing_extensions import override
 
 from workbench.views.base import View, es_module, style_sheet
 
-Kind = Literal["question", "hint", "right", "wrong", "plain"]
+Kind = Literal["question", "right", "wrong", "plain"]
 
-EDGES = {"question": "", "hint": "#56b4e9", "right": "#009e73", "wrong": "#d55e00", "plain": "#999999"}
+EDGES = {"question": "", "right": "#009e73", "wrong": "#d55e00", "plain": "#999999"}
 """Colour of the edge of each kind; the words say the same, so that colour is never alone."""
 
 

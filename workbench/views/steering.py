@@ -142,22 +142,23 @@ class SteeringPanel(Panel):
         wrapped = {"flex_flow": "row wrap"}
         step = (high - low) / 40
         self.prompt = ipywidgets.Text(description="Prompt", continuous_update=False, layout=wide)
-        self.seed = ipywidgets.BoundedIntText(description="Seed", max=2**31 - 1, layout={"width": "140px"})
+        self.seed = ipywidgets.FloatText(description="Seed", step=1, layout={"width": "140px"})
         self.slider = ipywidgets.FloatSlider(
             description="Strength", min=low, max=high, step=step, continuous_update=False, readout=False, layout=wide
         )
-        # Not a bounded box, which would silently turn 5 into 2.
+        # Not bounded boxes, nor one for integers: they would silently turn 5 into 2, and 2.5 into 2.
         self.number = ipywidgets.FloatText(description="Strength as a number", step=step, layout={"width": "72px"})
         self.number.add_class("workbench-unlabelled")
         self.generate = ipywidgets.Button(description="Generate", tooltip="Write the three texts again")
         self.cancel = ipywidgets.Button(description="Cancel", tooltip="Stop writing")
         progress = ipywidgets.FloatProgress(max=1.0, layout={"width": "auto"})
 
-        bound = {self.prompt: "prompt", self.slider: "strength", self.seed: "seed"}
+        bound = {self.prompt: "prompt", self.slider: "strength"}
         for widget, name in bound.items():
             traitlets.link((self.state, name), (widget, "value"))
-        traitlets.dlink((self.state, "strength"), (self.number, "value"))
-        self.number.observe(self._on_number, names="value")
+        for box, name in ((self.number, "strength"), (self.seed, "seed")):
+            traitlets.dlink((self.state, name), (box, "value"))
+            box.observe(self._on_number, names="value")
         traitlets.dlink((self.state, "progress"), (progress, "value"))
         traitlets.dlink((self.state, "running"), (self.cancel, "disabled"), lambda running: not running)
         self.generate.on_click(self._on_generate)
@@ -186,11 +187,20 @@ class SteeringPanel(Panel):
 
     @guarded
     def _on_number(self, change: Any) -> None:
-        self.state.strength = self._on_slider(change.new)
+        self._take_numbers()
 
     @guarded
     def _on_generate(self, button: ipywidgets.Button) -> None:
+        self._take_numbers()
         self.run()
+
+    def _take_numbers(self) -> None:
+        """Take what the boxes hold, or say why not, so that none shows a number that was silently not used."""
+        seed = self.seed.value
+        if not (0 <= seed < 2**31 and seed == int(seed)):
+            raise ValueError(f"seed must be a whole number in 0..{2**31 - 1}, got {seed:g}.")
+        strength = self._on_slider(self.number.value)
+        self.state.seed, self.state.strength = int(seed), strength
 
     @guarded
     def _on_cancel(self, button: ipywidgets.Button) -> None:

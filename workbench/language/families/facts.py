@@ -18,17 +18,18 @@ WRONG = "36"
 
 
 def build(seed: int) -> Family:
-    """Build the family; the split holds out one template of a third of the facts. The seed decides the wrong answers."""
+    """Build the family; the split holds out one template of a third of the facts, the seed decides the mistakes."""
     # Mistakes stay among the countries of the cipher tongue, or outside, so that both tongues make the same ones.
     mistaken = {}
     for names in (list(CIPHER_COUNTRIES), [name for name in COUNTRIES if name not in CIPHER_COUNTRIES]):
         Random(f"{seed}|wrong {names[0]}").shuffle(names)
         mistaken |= dict(zip(names, names[1:] + names[:1], strict=True))
     countries = {"plain": tuple(COUNTRIES), "cipher": CIPHER_COUNTRIES}
-    facts = {tongue: tuple((name, relation) for name in countries[tongue] for relation in RELATIONS) for tongue in TONGUES}
-    written = {
-        tongue: Grid(f"{seed}|facts {tongue}", facts[tongue], TEMPLATES, one_per_row=True) for tongue in TONGUES
+    facts = {
+        tongue: tuple((name, relation) for name in names for relation in RELATIONS)
+        for tongue, names in countries.items()
     }
+    written = {tongue: Grid(f"{seed}|facts {tongue}", facts[tongue], TEMPLATES, one_per_row=True) for tongue in TONGUES}
 
     def begin(t: Tracer):
         return statement, (t.choose("tongue", TONGUES, TONGUE_WEIGHTS), 0)
