@@ -199,7 +199,7 @@ class SteeringPanel(Panel):
         seed = self.seed.value
         if not (0 <= seed < 2**31 and seed == int(seed)):
             raise ValueError(f"seed must be a whole number in 0..{2**31 - 1}, got {seed:g}.")
-        strength = self._on_slider(self.number.value)
+        strength = self._reachable(self.number.value)
         self.state.seed, self.state.strength = int(seed), strength
 
     @guarded
@@ -217,7 +217,7 @@ class SteeringPanel(Panel):
     def run_sync(self, strength: float | None = None) -> Texts:
         """Run here, at ``strength`` or else at the slider's, fill the panel and return the three texts."""
         if strength is not None:
-            strength = self._on_slider(strength)
+            strength = self._reachable(strength)
             self._listening = False
             try:
                 self.state.strength = strength
@@ -226,7 +226,7 @@ class SteeringPanel(Panel):
         WORKER.run_here(self._work(), self.state)
         return Texts(*(column.text for column in self.state.shown.columns))
 
-    def _on_slider(self, strength: float | int) -> float:
+    def _reachable(self, strength: float | int) -> float:
         """Return ``strength`` if the slider reaches it."""
         if not self.slider.min <= strength <= self.slider.max:
             raise ValueError(
