@@ -182,6 +182,11 @@ def test_activations_that_are_no_numbers_are_named(tiny_model, tmp_path):
         ({"source": ["the cat", "the cats"]}, ValueError, r"Document 1 of the source: 'cats' \(word 2"),
         ({"source": torch.zeros(2, 3)}, ValueError, r"integer \[doc, pos\] tensor, got torch\.float32 \(2, 3\)"),
         ({"sites": [Site(1, "pattern")]}, ValueError, r"1\.pattern has a row per pair of tokens"),
+        (
+            {"sites": Site(1)},
+            TypeError,
+            r"takes a list of sites, got one; write \[Site\(layer=1, stream='resid_post'\)\]",
+        ),
         ({"sites": []}, ValueError, "at least one site"),
         ({"sites": [Site(5)]}, ValueError, "which has 3 layers"),
         ({"dtype": torch.int8}, ValueError, "stored as float16, bfloat16, float32, float64, got int8"),

@@ -1,14 +1,16 @@
 """Dictionaries: exact against naive versions, the same after folding and on disk, honest about what they keep."""
 
+import errno
 import inspect
 import json
 import math
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from workbench.dictionaries import Codes, TopK, fidelity, load_dictionary, save, sparse, splice
+from workbench.dictionaries import Codes, TopK, fidelity, files, load_dictionary, save, sparse, splice
 from workbench.models import Context, Site, fingerprint
 
 SEEDS = (0, 1, 2)
@@ -370,6 +372,28 @@ def test_a_save_that_fails_at_either_file_leaves_the_earlier_dictionary(tmp_path
     assert not list(tmp_path.glob(".*"))
     save(made(seed=2)[0], tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_is_understood_from_the_writer_of_tensors(tmp_path, monkeypatch):
+    def full(tensors, file):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    dictionary, x = made()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "save_file", full)
+        with pytest.raises(
+            OSError, match=r"could not be written \(No space left on device\); nothing was there before"
+        ):
+            save(dictionary, tmp_path)
+        patch.undo()
+        save(dictionary, tmp_path)
+        patch.setattr(files, "save_file", full)
+        with pytest.raises(
+            OSError, match=r"dictionary\.json' could not .*; what was there before stays readable"
+        ) as caught:
+            save(made(seed=1)[0], tmp_path)
+    assert caught.value.errno == errno.ENOSPC
+    assert torch.equal(load_dictionary(tmp_path)(x), dictionary.folded()(x))
 
 
 # --- bad input -----------------------------------------------------------------------------------------------

@@ -16,9 +16,10 @@ from workbench.language.ceilings import ceilings
 from workbench.language.documents import WORDS
 from workbench.language.engine import State, Tracer
 from workbench.language.labels import FAMILIES, LABELS
-from workbench.language.lexicon import BOS, CIPHER, COUNTRIES, EOS, PAD, TRADES, VOCABULARY
+from workbench.language.lexicon import COUNTRIES, TRADES
 from workbench.language.oracle import Oracle
 from workbench.language.splits import SPLITS, Grid, check_split
+from workbench.language.vocabulary import BOS, CIPHER, EOS, PAD, VOCABULARY
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,20 @@
 """The commands, as a newcomer types them."""
 
+import importlib.metadata
 import json
+import re
+import shlex
+import shutil
+import signal
+from pathlib import Path
 
 import pytest
+import torch
+from conftest import WORDS, tokens_of
+from safetensors import SafetensorError
+from tqdm import tqdm
 
+import workbench.__main__
 from workbench.__main__ import main
 from workbench.dictionaries import load_dictionary
 
@@ -30,9 +41,52 @@ def test_doctor_says_what_to_do_where_the_model_is_broken(capsys, monkeypatch):
     assert "pip install --force-reinstall" in said
 
 
-def test_an_empty_folder_gets_the_notebooks_and_keeps_them(tmp_path, monkeypatch):
-    called = []
-    monkeypatch.setattr("subprocess.call", lambda command: called.append(command) or 0)
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ("2.9.1", 'torch is 2.9.1, workbench needs <2.14,>=2.10: run  python -m pip install "torch<2.14,>=2.10"'),
+        ("3.0.0", "torch is 3.0.0, workbench needs"),
+        (None, "torch is missing, workbench needs"),
+        ("2.11.0+cpu", None),
+    ],
+)
+def test_doctor_says_what_to_do_where_a_package_is_missing_or_of_a_wrong_version(capsys, monkeypatch, found, words):
+    installed = importlib.metadata.version
+
+    def version(name):
+        if name != "torch":
+            return installed(name)
+        if found is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert code_of("doctor") == (0 if words is None else 1)
+    said = capsys.readouterr().out
+    assert f"torch             {found or 'missing'}" in said
+    assert ("torch is" not in said) if words is None else (words in said)
+
+
+def test_doctor_says_what_to_do_where_nothing_was_installed(capsys, monkeypatch):
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert code_of("doctor") == 1
+    assert capsys.readouterr().out.endswith(
+        "workbench is missing: run  python -m pip install -e .  in the repository\n"
+    )
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """The commands that would have been run."""
+    commands = []
+    monkeypatch.setattr("subprocess.call", lambda command: commands.append(command) or 0)
+    return commands
+
+
+def test_an_empty_folder_gets_the_notebooks_and_keeps_them(tmp_path, called):
     assert code_of("lab", str(tmp_path), "--port=9999") == 0
     assert (tmp_path / "00_tour.ipynb").exists()
     assert f"--ServerApp.root_dir={tmp_path}" in called[0]
@@ -40,6 +94,44 @@ def test_an_empty_folder_gets_the_notebooks_and_keeps_them(tmp_path, monkeypatch
     (tmp_path / "00_tour.ipynb").write_text("mine")
     assert code_of("lab", str(tmp_path)) == 0
     assert (tmp_path / "00_tour.ipynb").read_text() == "mine"
+
+
+def test_what_follows_the_folder_goes_to_jupyterlab(tmp_path, monkeypatch, called):
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+    assert code_of("lab", "--no-browser", "--port", "8951") == 0
+    assert called[0][-3:] == ["--no-browser", "--port", "8951"]
+    assert f"--ServerApp.root_dir={Path(workbench.__file__).parent.parent / 'notebooks'}" in called[0]
+    assert not list(tmp_path.iterdir())
+    assert code_of("lab", "mine", "--port", "8951", "deep.ipynb") == 0
+    assert f"--ServerApp.root_dir={tmp_path / 'mine'}" in called[1]
+    assert called[1][-3:] == ["--port", "8951", "deep.ipynb"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_check_takes_no_option_of_jupyterlab(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert code_of("lab", "--check", "--port", "8951") == 2
+    assert "unrecognized arguments: --port" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_installation_without_a_checkout_copies_the_notebooks_that_came_with_it(tmp_path, monkeypatch, called):
+    shared = tmp_path / "env" / "share" / "workbench" / "notebooks"
+    (shared / "images").mkdir(parents=True)
+    (shared / "00_tour.ipynb").write_text("as shipped")
+    (shared / "images" / "tour.png").write_bytes(b"picture")
+    monkeypatch.setattr(workbench.__main__, "__file__", str(tmp_path / "env" / "lib" / "workbench" / "__main__.py"))
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "env"))
+    monkeypatch.chdir(tmp_path)
+    for arguments, folder in ((["mine", "--port=1"], "mine"), (["--port=1"], "notebooks")):
+        assert code_of("lab", *arguments) == 0
+        assert f"--ServerApp.root_dir={tmp_path / folder}" in called[-1]
+        assert (tmp_path / folder / "00_tour.ipynb").read_text() == "as shipped"
+        assert (tmp_path / folder / "images" / "tour.png").exists()
+    shutil.rmtree(shared)
+    with pytest.raises(SystemExit, match="'other' holds no notebooks and none came with this installation"):
+        main(["lab", "other"])
 
 
 def test_a_tour_that_fails_says_so(tmp_path, capsys):
@@ -51,29 +143,124 @@ def test_a_tour_that_fails_says_so(tmp_path, capsys):
     assert "a claim" in capsys.readouterr().out
 
 
-def test_train_writes_a_dictionary_that_loads_and_says_how_it_was_made(tmp_path, capsys):
-    text = tmp_path / "text.txt"
-    text.write_text(
-        "\n".join(["Today Mia is at the harbor.", "The boats are lovely.", "She swims near the pier."] * 40)
-    )
+LINES = [" ".join(WORDS[i - 3] for i in row[1:]) for row in tokens_of(300, 12).tolist()]
+
+
+@pytest.fixture
+def given(model_directories, tmp_path):
+    """The words of a small training."""
+    (tmp_path / "text.txt").write_text("\n".join(LINES))
+    few = ["--features", "64", "--k", "4", "--steps", "20", "--lr", "1e-3", "--layer", "1"]
+    return ["--model", str(model_directories["neox"]), "--text", str(tmp_path / "text.txt"), *few]
+
+
+def test_train_writes_a_dictionary_that_loads_and_says_how_it_was_made(tmp_path, capsys, given):
     out = tmp_path / "out"
-    few = ["--features", "64", "--k", "4", "--steps", "20", "--batch", "64"]
-    assert code_of("train", str(out), "--layer", "1", "--text", str(text), *few) == 0
-    assert "64 features at 1.resid_post" in capsys.readouterr().out
-    dictionary = load_dictionary(out)
-    assert dictionary.n_features == 64
+    assert code_of("train", str(out), *given) == 0
+    said = capsys.readouterr()
+    assert "64 features at 1.resid_post" in said.out
+    assert "rows are few" not in said.out
+    for bar in ("training text: 100%", "held-out text: 100%", "training: 100%"):
+        assert bar in said.err
+    assert load_dictionary(out).n_features == 64
     told = json.loads((out / "dictionary.json").read_text())["provenance"]
-    assert told["rows"]["train"] > told["rows"]["held_out"] > 0
+    assert told["command"] == shlex.join(["workbench", "train", "DIRECTORY", *given])
+    assert told["rows"] == {"train": 270 * 11, "held_out": 30 * 11}
+    assert told["training"]["batch"] == 2048
     assert not (out / "unfinished").exists()
+
+
+def test_few_rows_are_a_smaller_batch_and_a_warning(tmp_path, capsys, given):
+    (tmp_path / "text.txt").write_text("\n".join(LINES[:20]))
+    assert code_of("train", str(tmp_path / "out"), *given) == 0
+    assert "198 rows are few for 64 features, which want 640: give more text." in capsys.readouterr().out
+    told = json.loads((tmp_path / "out" / "dictionary.json").read_text())["provenance"]
+    assert told["training"]["batch"] == 198
+
+
+def test_a_finished_dictionary_is_replaced_only_when_asked(tmp_path, given):
+    out = tmp_path / "out"
+    assert code_of("train", str(out), *given) == 0
+    before = (out / "dictionary.json").read_text()
+    with pytest.raises(SystemExit, match="holds a finished dictionary; give --replace, or another directory"):
+        main(["train", str(out), *given, "--seed", "1"])
+    assert (out / "dictionary.json").read_text() == before
+    assert code_of("train", str(out), *given, "--seed", "1", "--replace") == 0
+    assert "--seed 1" in (out / "dictionary.json").read_text()
+    assert "--replace" not in (out / "dictionary.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("where", "at", "words"),
+    [
+        ("training text", 0, "nothing is kept yet"),
+        ("training text", 200, r"[12]\d\d\d rows are kept in"),
+        ("held-out text", 1, "2970 rows are kept in"),
+        ("training", 7, "step 7 is kept in"),
+    ],
+)
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path, monkeypatch, capsys, given, where, at, words):
+    monkeypatch.setattr("workbench.activations.store.SHARD_BYTES", 1)  # so that a shard has the fewest rows, 1024
+    assert code_of("train", str(tmp_path / "whole"), *given) == 0
+    out = tmp_path / "the out"
+
+    class Pressing(tqdm):
+        def update(self, n=1):
+            super().update(n)
+            if self.desc == where and self.n >= at:
+                signal.raise_signal(signal.SIGINT)
+
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.train_command.tqdm", Pressing)
+        assert code_of("train", str(out), *given) == 130
+    *_, last = capsys.readouterr().err.splitlines()
+    told = re.fullmatch(rf"Stopped; {words}.*\. Go on with:  (workbench train .*)", last)
+    assert told
+    assert code_of(*shlex.split(told[1])[1:]) == 0
+    ours, whole = (load_dictionary(tmp_path / name) for name in ("the out", "whole"))
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), whole.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("where", "words"), [("activations.shards", "nothing is kept yet"), ("dictionaries.files", "2970 rows")]
+)
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, capsys, given, where, words):
+    def full(tensors, file):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(f"workbench.{where}.save_file", full)
+    assert code_of("train", str(tmp_path / "out"), *given) == 1
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(f"workbench train: No space left on device; {words}")
+    assert "Go on with:  workbench train" in last
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("train", "x", "--layer", "9"), "workbench train: .*which has 5 layers"),
-        (("train", "x", "--model", "tinny"), "workbench train: .*tiny"),
+        ({"--layer": "9"}, "which has 3 layers"),
+        ({"--layer": "-1"}, "Layers count from 0"),
+        ({"--model": "tinny"}, "The nearest on this machine is 'tiny'"),
+        ({"--stream": "resid_pst"}, "the nearest is 'resid_post'"),
+        ({"--stream": "pattern"}, "--stream pattern has a row per pair of tokens"),
+        ({"--k": "65"}, r"--k must lie in 1\.\.64 \(--features\), got 65"),
+        ({"--k": "0"}, r"--k must lie in 1\.\.64"),
+        ({"--features": "0"}, "--features must be at least 1, got 0"),
+        ({"--batch": "-3"}, "--batch must be at least 1, got -3"),
+        ({"--batch": "9999"}, "A batch holds 1 to 2970 rows"),
+        ({"--steps": "0"}, "steps must be at least 1, got 0"),
+        ({"--lr": "0"}, "lr must be positive"),
+        ({"--text": "nowhere.txt"}, "'nowhere.txt' is not a file; --text names a file with one text per line"),
+        ({"--text": "empty.txt"}, "'empty.txt' holds 0 texts; it takes two"),
+        ({"--text": "latin.txt"}, "'latin.txt' is not text in UTF-8"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(arguments, words):
-    with pytest.raises(SystemExit, match=words):
-        main(list(arguments))
+def test_what_is_wrong_is_one_sentence(as_user, tmp_path, monkeypatch, given, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text(" \n\n")
+    Path("latin.txt").write_bytes("süß\nsüß".encode("latin-1"))
+    if not re.search("has 3 layers|nearest on|batch holds", words, re.IGNORECASE):  # what the model or its rows tell
+        monkeypatch.setattr("workbench.train_command.load_model", lambda name: pytest.fail("the model was loaded"))
+    with pytest.raises(SystemExit, match=f"workbench train: .*{words}"):
+        main(["train", "x", *given, *(f"{name}={value}" for name, value in arguments.items())])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import D_MODEL, N_CTX, N_HEADS, N_LAYERS, layers_run, streams_of, tokens_of
 
-from workbench.models import Site, edited, record, resume
+from workbench.models import Site, edited, generate, record, resume
 
 TOKENS = tokens_of(2, 12)
 
@@ -194,6 +194,11 @@ def test_a_wrong_edit_is_met_by_a_sentence(as_user, tiny_model):
         (lambda m, t: record(m, t, ["2.resid_post"]), r"A site is a Site, such as Site\(2\), got '2.resid_post'"),
         (lambda m, t: record(m, t, Site(0)), "record takes a list of sites, got one"),
         (lambda m, t: record(m, "the cat", [Site(0)]), r"token ids, got str; of text, give tokenize\(model, text\)"),
+        (
+            lambda m, t: record(m, t.float(), [Site(0)]),
+            r"Token ids are integers, got torch\.float32; .*tokens\.long\(\)",
+        ),
+        (lambda m, t: generate(m, t > 3), r"Token ids are integers, got torch\.bool"),
     ],
 )
 def test_a_wrong_kind_of_thing_is_met_by_a_sentence(as_user, tiny_model, call, words):

@@ -103,6 +103,40 @@ def test_a_downloaded_hub_model_loads_offline(copied, tmp_path, monkeypatch):
     assert load_model("someone/small").cfg.n_layers == 3
 
 
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub that can be reached and knows one model, and the names that are booted from it."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    class Unknown(RepositoryNotFoundError):
+        def __init__(self):  # the response that it asks for is of another library with every major version
+            Exception.__init__(self, "404 Client Error")
+
+    def answer(name, timeout):
+        if name != "someone/small":
+            raise Unknown
+
+    booted = []
+    monkeypatch.setattr("huggingface_hub.model_info", answer)
+    monkeypatch.setattr(
+        TransformerBridge, "boot_transformers", lambda name, **_: booted.append(name) or native_bridge()
+    )
+    return booted
+
+
+def test_a_model_of_the_hub_is_fetched_from_it(hub):
+    assert load_model("someone/small", device="cpu").cfg.n_layers == 2
+    assert hub == ["someone/small"]
+
+
+def test_a_name_that_the_hub_does_not_know_is_met_by_a_sentence(hub):
+    with pytest.raises(
+        ValueError, match=r"nor a model on the Hugging Face hub\. The nearest on this machine is 'tiny'"
+    ):
+        load_model("tinny")
+    assert hub == []
+
+
 # What cannot be loaded.
 
 
@@ -133,6 +167,7 @@ def name_a_missing_shard(path):
         (lambda path: (path / "model.safetensors").write_bytes(b"x" * 500), "corrupt or truncated .*download it again"),
         (truncate, r"model\.safetensors' is missing, corrupt or truncated .*download it again"),
         (name_a_missing_shard, r"model-00002-of-00002\.safetensors' is missing, corrupt"),
+        (lambda path: (path / "tokenizer.json").write_text("{}"), r"tokenizer\.json' is not a tokenizer .*again"),
         (drop_a_tensor, r"incomplete: gpt_neox\.layers\.1\.mlp\.dense_h_to_4h\.weight is missing"),
     ],
 )
@@ -148,6 +183,7 @@ def test_a_damaged_directory_is_met_by_a_sentence(copied, damage, words):
         ("someone/unheard-of", r"hub cannot be reached .* run 'hf download someone/unheard-of' once"),
         ("no/such/thing", "is neither a shipped model, nor a directory, nor a model on the Hugging Face hub"),
         ("./nowhere", r"'\./nowhere' is not a directory"),
+        ("", "The name of the model is empty; give a shipped one, such as 'tiny', a directory or a hub id"),
     ],
 )
 def test_an_unknown_name_is_met_by_a_sentence(name, words):

@@ -29,7 +29,7 @@ def test_the_top_level_holds_what_the_readme_says():
 def test_the_readme_maps_every_room_that_is_there_and_no_other():
     readme = (ROOT / "README.md").read_text()
     rooms = {p.stem for p in (ROOT / "workbench").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
-    rooms = {room for room in rooms if not room.startswith("__")} | {"pretrained"}
+    rooms = {room for room in rooms if not room.startswith("__")} - {"train_command"} | {"pretrained"}
     table = set(re.findall(r"^\| `(\w+)` \|", readme, re.MULTILINE))
     assert table == rooms
     assert rooms == set(re.findall(r"^``(\w+)``", workbench.__doc__ or "", re.MULTILINE))
@@ -53,6 +53,15 @@ def test_the_readme_s_lines_run_and_print_what_it_says(capsys):
     promised = shown[1].splitlines()
     assert len(printed) == len(promised)
     assert all(one.startswith(other.removesuffix("…").rstrip()) for one, other in zip(printed, promised, strict=True))
+
+
+def test_a_wheel_brings_every_notebook_and_picture():
+    files = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
+    brought = {
+        Path(place) / path.name: path for place, globs in files.items() for glob in globs for path in ROOT.glob(glob)
+    }
+    there = [path for path in (ROOT / "notebooks").rglob("*") if path.is_file() and "/." not in str(path)]
+    assert brought == {Path("share/workbench") / path.relative_to(ROOT): path for path in there}
 
 
 def test_no_file_is_a_pickle():

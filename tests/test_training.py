@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 
-from workbench.dictionaries import TopK, fidelity, load_dictionary, save
+from workbench.dictionaries import TopK, fidelity, files, load_dictionary, save
 from workbench.models import Site
 from workbench.training import TrainConfig, Training, train
 
@@ -253,6 +254,21 @@ def test_an_exception_in_the_logger_saves(tmp_path):
     with pytest.raises(RuntimeError, match="no more room"):
         list(train(small(), Mixtures(), SHORT, checkpoint=tmp_path, logger=logger))
     assert train(small(), Mixtures(), SHORT, checkpoint=tmp_path).step == 8
+
+
+def test_a_full_disk_stops_the_training_and_leaves_the_last_checkpoint(tmp_path, monkeypatch, uninterrupted):
+    def full(tensors, file):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    training = train(small(), Mixtures(), SHORT, checkpoint=tmp_path)
+    for _ in range(8):
+        next(training)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "save_file", full)
+        with pytest.raises(OSError, match=r"checkpoint\.json' could not be written .* before stays readable"):
+            list(training)
+    assert train(small(), Mixtures(), SHORT, checkpoint=tmp_path).step == 5
+    assert same(run_to_end(tmp_path), uninterrupted)
 
 
 class Interrupting(Mixtures):

@@ -1,37 +1,49 @@
 """``workbench lab | doctor | train``: thin commands over the package."""
 
 import argparse
+import errno
 import importlib.metadata
+import json
 import os
+import shlex
 import shutil
+import signal
+import site
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 TOUR = "00_tour.ipynb"
-PACKAGES = ("workbench", "torch", "transformer-lens", "transformers", "jupyterlab", "ipywidgets", "anywidget")
 
 
-def notebooks(directory: Path | None) -> Path:
+def notebooks(directory: Path | None, check: bool) -> Path:
     """Return the folder of notebooks: the given one, filled with copies where it holds none, or the checkout's."""
-    shipped = Path(__file__).parent.parent / "notebooks"
-    if not (shipped / TOUR).exists():
-        shipped = Path(sys.prefix) / "share" / "workbench" / "notebooks"
-    folder = directory or (shipped if (shipped / TOUR).exists() else Path("notebooks"))
+    checkout = Path(__file__).parent.parent / "notebooks"
+    shared = [Path(root) / "share" / "workbench" / "notebooks" for root in (sys.prefix, site.getuserbase())]
+    shipped = next((folder for folder in (checkout, *shared) if (folder / TOUR).exists()), None)
+    # What pip installed it also replaces, so what is worked on is a copy.
+    folder = directory or (shipped if shipped and (check or shipped == checkout) else Path("notebooks"))
     if not any(folder.glob("*.ipynb")):
-        if not (shipped / TOUR).exists():
-            raise SystemExit(f"{folder} holds no notebooks and none came with this installation; clone the repository.")
+        if shipped is None:
+            raise ValueError(
+                f"'{folder}' holds no notebooks and none came with this installation; clone the repository."
+            )
         shutil.copytree(shipped, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        print(f"The notebooks are now in {folder}")
     return folder
 
 
 def lab(directory: Path | None, check: bool, options: list[str]) -> int:
     """Open JupyterLab, with ``options`` of its own, or run the tour without a browser and say what it found."""
-    folder = notebooks(directory)
+    folder = notebooks(directory, check)
     if not check:
         command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}"]
-        return subprocess.call([*command, f"--LabApp.default_url=/lab/tree/{TOUR}", *options])
+        before = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is JupyterLab's, which asks before it stops
+        try:
+            return subprocess.call([*command, f"--LabApp.default_url=/lab/tree/{TOUR}", *options])
+        finally:
+            signal.signal(signal.SIGINT, before)
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
@@ -53,19 +65,37 @@ def lab(directory: Path | None, check: bool, options: list[str]) -> int:
     return 0
 
 
-def doctor() -> int:
-    """Print what is installed, what it runs on, and what to do where something is wrong."""
+def unusable() -> list[str]:
+    """Print what is installed of what workbench needs, and return a line for each package that it cannot use."""
+    from packaging.requirements import Requirement
+
     wrong = []
-    print(f"python            {sys.version.split()[0]}")
-    for name in PACKAGES:
+    print(f"{'workbench':17} {importlib.metadata.version('workbench')}")
+    for line in importlib.metadata.requires("workbench") or []:
+        needed = Requirement(line)
+        if needed.marker and not needed.marker.evaluate({"extra": ""}):
+            continue
         try:
-            version = importlib.metadata.version(name)
+            version = importlib.metadata.version(needed.name)
         except importlib.metadata.PackageNotFoundError:
             version = "missing"
+        print(f"{needed.name:17} {version}")
+        if version == "missing" or not needed.specifier.contains(version, prereleases=True):
+            allowed = f"workbench needs {needed.specifier}" if needed.specifier else "workbench needs it"
             wrong.append(
-                f'{name} is missing: run  python -m pip install -e .  in the repository (or pip install "{name}")'
+                f'{needed.name} is {version}, {allowed}: run  python -m pip install "{line.split(";")[0].strip()}"'
             )
-        print(f"{name:17} {version}")
+    return wrong
+
+
+def doctor() -> int:
+    """Print what is installed, what it runs on, and what to do where something is wrong."""
+    print(f"python            {sys.version.split()[0]}")
+    try:
+        wrong = unusable()
+    except ImportError as error:  # workbench itself, run from a folder that was never installed, or packaging
+        what = "-e .  in the repository" if error.name == "workbench" else error.name
+        wrong = [f"{error.name} is missing: run  python -m pip install {what}"]
     if wrong:
         print("\n".join(["", *wrong]))
         return 1
@@ -106,56 +136,20 @@ def doctor() -> int:
     return 1 if wrong else 0
 
 
-def train(given: argparse.Namespace) -> int:
-    """Train a dictionary on the activations of a model, measure it on held-out text, and save it."""
-    from dataclasses import asdict
+def reason(error: OSError) -> str:
+    """Say in a few words what the system refused."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return os.strerror(error.errno)
+    return f"{error.strerror or error}" + (f" ('{error.filename}')" if error.filename else "")
 
-    import torch
-    from tqdm import tqdm
 
-    from workbench.activations import ActivationStore
-    from workbench.dictionaries import TopK, fidelity, save
-    from workbench.language import Language
-    from workbench.models import Site, fingerprint, load_model
-    from workbench.training import TrainConfig
-    from workbench.training import train as start
-
-    model = load_model(given.model)
-    site = Site(model.cfg.n_layers // 2 if given.layer is None else given.layer, given.stream)
-    if given.text is None:
-        language = Language(0)
-        source = language.documents(given.documents, split="train", seed=given.seed)
-        held_out = language.documents(max(100, given.documents // 10), split="test", seed=given.seed)
-    else:
-        lines = [line for line in given.text.read_text().splitlines() if line.strip()]
-        cut = max(1, len(lines) // 10)
-        source, held_out = lines[cut:], lines[:cut]
-    store = ActivationStore.collect(model, source, [site])
-    batches = store.batches([site], given.batch, given.seed)
-    dictionary = TopK(model.cfg.d_model, given.features, k=given.k, sites_in=site, seed=given.seed)
-    config = TrainConfig(steps=given.steps, lr=given.lr, dead_tokens=given.dead_tokens)
-    with tqdm(total=given.steps, unit="step") as bar:
-        for step in start(dictionary, batches, config, checkpoint=given.directory / "unfinished"):
-            bar.update(step.step - bar.n)
-            if step.step % 100 == 0:
-                bar.set_postfix_str(str(step))
-    unseen = ActivationStore.collect(model, held_out, [site])
-    found = fidelity(dictionary, unseen.rows(slice(None)).acts)
-    dictionary.provenance = {
-        "command": "workbench train DIRECTORY " + " ".join(arg for arg in sys.argv[2:] if Path(arg) != given.directory),
-        "model": fingerprint(model),
-        "rows": {"train": len(store), "held_out": len(unseen)},
-        "training": asdict(config),
-        "held_out": {key: round(value, 4) for key, value in asdict(found).items()},
-    }
-    save(dictionary, given.directory, dtype=torch.float16 if given.half else torch.float32)
-    shutil.rmtree(given.directory / "unfinished")
-    print(
-        f"{given.directory} holds {given.features} features at {site}. On text held out, {found.l0:.0f} features "
-        f"a token leave {found.fvu:.1%} of the variance unexplained, and {found.dead:.1%} of the features never fire.\n"
-        f'Load it with load_dictionary("{given.directory}"), or name it DICTIONARY in the tour\'s parameters.'
-    )
-    return 0
+def kept(unfinished: Path) -> str:
+    """Say what a stopped training has on disk."""
+    checkpoint, rows = unfinished / "checkpoint.json", unfinished / "rows" / "manifest.json"
+    if checkpoint.exists():
+        return f"step {json.loads(checkpoint.read_text())['step']} is kept in '{unfinished}'"
+    done = sum(part["rows"] for part in json.loads(rows.read_text())["parts"]) if rows.exists() else 0
+    return f"{done} rows are kept in '{unfinished}'" if done else "nothing is kept yet"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -164,8 +158,12 @@ def main(arguments: list[str] | None = None) -> None:
         prog="workbench", description="Look inside transformer language models from Jupyter."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for_lab = commands.add_parser("lab", help="open JupyterLab on the notebooks; its own options may follow")
-    for_lab.add_argument("directory", nargs="?", type=Path, help="a folder of notebooks; filled with copies if empty")
+    for_lab = commands.add_parser(
+        "lab", help="open JupyterLab on the notebooks", epilog="Options other than these are handed on to JupyterLab."
+    )
+    for_lab.add_argument(
+        "directory", nargs="?", type=Path, help="a folder of notebooks, before any option; filled with copies if empty"
+    )
     for_lab.add_argument("--check", action="store_true", help="run the tour without a browser and say what it found")
     commands.add_parser("doctor", help="say what is installed and what to do where something is wrong")
     for_train = commands.add_parser("train", help="train a dictionary on a model's activations")
@@ -179,27 +177,42 @@ def main(arguments: list[str] | None = None) -> None:
         "features": (1024, "features of the dictionary"),
         "k": (16, "features on a token"),
         "steps": (4000, "optimiser steps"),
-        "batch": (2048, "activations in a step"),
         "seed": (0, "of the text, the order and the first weights"),
     }
     for name, (value, meaning) in numbers.items():
         for_train.add_argument(f"--{name}", type=int, default=value, help=f"{meaning} (default: %(default)s)")
+    for_train.add_argument(
+        "--batch", type=int, help="activations in a step (default: 2048, or all where they are fewer)"
+    )
     for_train.add_argument("--lr", type=float, help="default: by the number of features, as Gao et al. (2024)")
     for_train.add_argument("--dead-tokens", type=int, help="silent for so long, a feature is revived; default: by size")
     for_train.add_argument("--half", action="store_true", help="store the matrices in half precision")
-    given, options = parser.parse_known_args(arguments)
-    if options and (given.command != "lab" or given.check):
-        parser.error(f"unknown options {' '.join(options)}; only `workbench lab` hands options on, to JupyterLab")
+    for_train.add_argument("--replace", action="store_true", help="replace the finished dictionary in DIRECTORY")
+    words = sys.argv[1:] if arguments is None else arguments
+    options = []
+    if words[:1] == ["lab"] and not {"--check", "-h", "--help"} & set(words):
+        # What follows DIRECTORY is never ours: the 8951 of "--port 8951" is no folder.
+        begin = 2 if words[1:] and not words[1].startswith("-") else 1
+        words, options = words[:begin], words[begin:]
+    given = parser.parse_args(words, argparse.Namespace(words=words))
     try:
         match given.command:
             case "lab":
                 code = lab(given.directory, given.check, options)
             case "train":
+                from workbench.train_command import train
+
                 code = train(given)
             case _:
                 code = doctor()
     except ValueError as error:
         raise SystemExit(f"workbench {given.command}: {error}") from None
+    except (OSError, KeyboardInterrupt) as error:
+        said = "Stopped" if isinstance(error, KeyboardInterrupt) else f"workbench {given.command}: {reason(error)}"
+        if given.command == "train":
+            said += f"; {kept(given.directory / 'unfinished')}. Go on with:  {shlex.join(['workbench', *words])}"
+        print(said, file=sys.stderr)
+        code = 130 if isinstance(error, KeyboardInterrupt) else 1
     raise SystemExit(code)
 
 

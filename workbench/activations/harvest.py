@@ -21,7 +21,7 @@ from workbench.activations.shards import FileShard, Manifest, MemoryShard, Part,
 from workbench.activations.sources import Piece, Source, pieces_of
 from workbench.models import Site, TransformerBridge, record
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object]
 """Called after each forward with the documents and rows that are done."""
 
 DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}

@@ -187,6 +187,7 @@ class ActivationStore:
         return measure(self._shards, str(held), float(multiple))
 
     def _held(self, sites: Sequence[Site]) -> list[Site]:
+        _refuse_bare(sites)
         for site in sites:
             if site not in self.sites:
                 near = min(self.sites, key=lambda other: (other.stream != site.stream, abs(other.layer - site.layer)))
@@ -210,6 +211,11 @@ class ActivationStore:
         return chosen
 
 
+def _refuse_bare(sites: Sequence[Site]) -> None:
+    if isinstance(sites, Site):
+        raise TypeError(f"A store takes a list of sites, got one; write [{sites!r}].")
+
+
 def _plan(
     model: TransformerBridge,
     source: Source,
@@ -220,6 +226,7 @@ def _plan(
     shard_rows: int | None,
 ) -> Manifest:
     """Return the manifest of a harvest before its first row."""
+    _refuse_bare(sites)
     for site in sites:
         if site.stream == "pattern":
             raise ValueError(f"{site} has a row per pair of tokens, not per token; read it with record.")

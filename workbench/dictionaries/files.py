@@ -4,12 +4,15 @@ The tensors go to a file named after their hash; they count once the manifest th
 old one, which is a single rename. Whatever stops a write before that leaves the previous state readable.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,9 +22,10 @@ FORMAT = 1
 def write(directory: Path, name: str, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write ``name.json`` and its tensors into ``directory`` in place of an earlier pair."""
     json.dumps(manifest, allow_nan=False)  # speaks up before anything is written
-    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{name}.json"
     part = directory / f".{name}.part"
     try:
+        directory.mkdir(parents=True, exist_ok=True)
         part.touch()
         mode = part.stat().st_mode
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, part)
@@ -30,9 +34,19 @@ def write(directory: Path, name: str, manifest: dict[str, Any], tensors: dict[st
         weights = directory / f"{name}-{digest[:12]}.safetensors"
         _settle(part, weights)
         part.write_text(json.dumps({"format": FORMAT, **manifest, "tensors": weights.name, "sha256": digest}, indent=1))
-        _settle(part, directory / f"{name}.json")
+        _settle(part, path)
+    except (OSError, SafetensorError) as error:
+        told = re.search(r"os error (\d+)", str(error))  # all that safetensors says of a full disk
+        number = error.errno if isinstance(error, OSError) else told and int(told[1])
+        if number is None:
+            raise
+        left = "what was there before stays readable" if path.exists() else "nothing was there before"
+        raise OSError(
+            number, f"'{path}' could not be written ({os.strerror(number)}); {left}. Mend that, or save elsewhere."
+        ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
     for old in directory.glob(f"{name}-{'[0-9a-f]' * 12}.safetensors"):
         if old != weights:
             old.unlink(missing_ok=True)

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from workbench.language.lexicon import BRACKETS, MARKS, SPECIAL, VOCABULARY
+from workbench.language.lexicon import BRACKETS
 from workbench.language.splits import Split
+from workbench.language.vocabulary import MARKS, SPECIAL, VOCABULARY
 
 WORDS = tuple(VOCABULARY)
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from workbench.language.documents import WORDS, Documents
 from workbench.language.language import Language
-from workbench.language.lexicon import MANNERS, TRADES, VOCABULARY
+from workbench.language.lexicon import MANNERS, TRADES
+from workbench.language.vocabulary import VOCABULARY
 
 Predict = Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch pos d_vocab"]]
 """Tokens → logits: any causal language model over the language's vocabulary."""

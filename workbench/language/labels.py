@@ -1,17 +1,7 @@
 """The labels a token can carry: each a column, each with its declared values."""
 
-from workbench.language.lexicon import (
-    COUNTRIES,
-    FUNCTIONS,
-    MANNERS,
-    STATES_OF_MACHINE,
-    TAXONOMY,
-    TONGUES,
-    TOPICS,
-    TRADES,
-    YEARS,
-    spoken,
-)
+from workbench.language.lexicon import COUNTRIES, FUNCTIONS, MANNERS, STATES_OF_MACHINE, TAXONOMY, TOPICS, TRADES, YEARS
+from workbench.language.vocabulary import TONGUES, spoken
 
 FAMILIES = tuple(
     "stories agreement indirect_object functions facts lists taxonomy greater_than docstring calendar speakers "

@@ -13,10 +13,11 @@ from workbench.language.documents import Column, Documents
 from workbench.language.engine import Choice, Recorder, Sampler, State, Symbols
 from workbench.language.families import Family, families
 from workbench.language.labels import LABELS
-from workbench.language.lexicon import BOS, EOS, PAD, TOPICS, VOCABULARY
+from workbench.language.lexicon import TOPICS
 from workbench.language.oracle import Oracle
 from workbench.language.splits import Split, check_split
 from workbench.language.tasks import Task, collect
+from workbench.language.vocabulary import BOS, EOS, PAD, VOCABULARY
 
 
 def _few(words: Iterable[str]) -> str:

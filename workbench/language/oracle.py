@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.language.engine import Arc, State, arcs
-from workbench.language.lexicon import EOS
 from workbench.language.splits import Split
+from workbench.language.vocabulary import EOS
 
 Belief = dict[State | None, float]
 """Consistent executions and their probabilities; None is a document that has ended."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from workbench.language.documents import Documents
 from workbench.language.families import Family
-from workbench.language.lexicon import PAD, VOCABULARY
 from workbench.language.splits import Split
+from workbench.language.vocabulary import PAD, VOCABULARY
 
 if TYPE_CHECKING:
     from workbench.language.language import Language

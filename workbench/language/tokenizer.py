@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from workbench.language.lexicon import MARKS, SPECIAL, VOCABULARY
+from workbench.language.vocabulary import MARKS, SPECIAL, VOCABULARY
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

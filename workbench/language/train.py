@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from workbench.language.exam import Exam, examine
 from workbench.language.language import Language
-from workbench.language.lexicon import BOS, EOS, PAD, VOCABULARY
 from workbench.language.tokenizer import build_tokenizer
+from workbench.language.vocabulary import BOS, EOS, PAD, VOCABULARY
 
 CHUNK = 4096
 """Documents drawn at once and sorted by length, so that little of a batch is padding."""

@@ -39,6 +39,8 @@ def checked_tokens(model: TransformerBridge, tokens: Tensor) -> Tensor:
             f"tokens must be a [batch, pos] tensor of token ids, got {type(tokens).__name__}; "
             "of text, give tokenize(model, text)."
         )
+    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        raise TypeError(f"Token ids are integers, got {tokens.dtype}; if whole numbers are in it, give tokens.long().")
     if tokens.ndim != 2 or tokens.numel() == 0:
         raise ValueError(
             f"tokens must be a non-empty [batch, pos] tensor, got shape {tuple(tokens.shape)}; "
@@ -55,4 +57,4 @@ def checked_tokens(model: TransformerBridge, tokens: Tensor) -> Tensor:
             f"The text has {tokens.shape[1]} tokens, but this model reads at most {model.cfg.n_ctx}; "
             "shorten or split it."
         )
-    return tokens.to(device_of(model))
+    return tokens.to(device_of(model), torch.long)

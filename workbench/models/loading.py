@@ -54,6 +54,8 @@ def load_model(
 
 
 def _from_name(name: str, device: str | torch.device, dtype: torch.dtype) -> TransformerBridge:
+    if not name.strip():
+        raise ValueError("The name of the model is empty; give a shipped one, such as 'tiny', a directory or a hub id.")
     path = Path(name).expanduser()
     if name in _shipped():
         path = PRETRAINED / name
@@ -78,6 +80,7 @@ def _boot(name: str, source: str, device: str | torch.device, dtype: torch.dtype
         try:
             model = Bridge.boot_transformers(source, device=device, dtype=dtype)
         except Exception as error:  # the layers below raise a dozen types, bare Exception among them
+            _refuse_tokenizer(Path(source) / "tokenizer.json")
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise ValueError(f"{name!r} could not be loaded as a language model: {reason}") from error
     if missing:
@@ -159,6 +162,21 @@ def _check_directory(path: Path) -> None:
             raise ValueError(
                 f"{str(file)!r} is missing, corrupt or truncated ({error}); copy or download it again."
             ) from error
+
+
+def _refuse_tokenizer(file: Path) -> None:
+    """Say so if the tokenizer is what cannot be read: the layers below name neither it nor its file."""
+    from tokenizers import Tokenizer
+
+    if not file.is_file():
+        return
+    try:
+        Tokenizer.from_file(str(file))
+    except Exception as error:  # the Rust tokenizers raise a bare Exception
+        raise ValueError(
+            f"{str(file)!r} is not a tokenizer ({error}); copy or download it again, or write it with "
+            "tokenizer.save_pretrained."
+        ) from error
 
 
 @contextlib.contextmanager

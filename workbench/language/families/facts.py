@@ -9,8 +9,9 @@ from random import Random
 
 from workbench.language.engine import Tracer
 from workbench.language.families import Family, TaskSpec
-from workbench.language.lexicon import CIPHER_COUNTRIES, COUNTRIES, TONGUE_WEIGHTS, TONGUES, spoken
+from workbench.language.lexicon import COUNTRIES
 from workbench.language.splits import Grid
+from workbench.language.vocabulary import CIPHER_COUNTRIES, TONGUE_WEIGHTS, TONGUES, spoken
 
 RELATIONS = ("capital", "language")
 TEMPLATES = "123456"

@@ -6,7 +6,6 @@ A tenth are written in the cipher tongue: of two topics and one hero, in the pre
 from workbench.language.engine import Tracer
 from workbench.language.families import Family, TaskSpec
 from workbench.language.lexicon import (
-    CIPHER_TOPICS,
     ENDINGS,
     FEEL,
     FEELINGS,
@@ -17,14 +16,12 @@ from workbench.language.lexicon import (
     SEEKING,
     SHE,
     SIZES,
-    TONGUE_WEIGHTS,
-    TONGUES,
     TOPICS,
     article,
     be,
-    spoken,
 )
 from workbench.language.splits import Grid
+from workbench.language.vocabulary import CIPHER_TOPICS, TONGUE_WEIGHTS, TONGUES, spoken
 
 NUMBERS = ("singular", "plural")
 SENTENCES = ("going", "doing", "feeling", "seeking", "looking")

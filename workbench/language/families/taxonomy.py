@@ -5,8 +5,9 @@ A tenth of the documents are written in the cipher tongue, of two kinds of anima
 
 from workbench.language.engine import Tracer
 from workbench.language.families import Family, TaskSpec
-from workbench.language.lexicon import CIPHER_KINDS, TAXONOMY, TONGUE_WEIGHTS, TONGUES, article, capital, spoken
+from workbench.language.lexicon import TAXONOMY, article, capital
 from workbench.language.splits import Grid
+from workbench.language.vocabulary import CIPHER_KINDS, TONGUE_WEIGHTS, TONGUES, spoken
 
 TEMPLATES = "123456"
 KIND_OF = {member: kind for kinds in TAXONOMY.values() for kind, members in kinds.items() for member in members}
