@@ -77,6 +77,8 @@ def test_noise_is_added_and_nothing_else_changes(seed):
     noise = (noisy.acts - clean.acts).flatten().double().numpy()
     assert mean_is(noise, 0, 0.3)
     assert mean_is(noise**2, 0.09, 0.09 * math.sqrt(2))
+    silent = World({"silent": neurons(p=0.0)}, seed=seed, noise=0.3)
+    assert not torch.equal(silent.rows(5, seed=1).acts, silent.rows(5, seed=2).acts)
 
 
 def test_the_standard_world_has_more_features_than_dimensions_and_unit_directions(seed):
@@ -104,6 +106,8 @@ def test_coefficients_have_the_size_and_spread_they_are_given(seed):
         assert mean_is(values, 1.5, 0.25)
         assert mean_is((values - 1.5) ** 2, 0.0625, 0.0625 * math.sqrt(2))
     assert set(np.unique(codes["ones"])) == {0.0, 1.0}
+    _, codes, _ = draw({"wide": replace(plain(40), spread=9.0)}, seed, n=100)
+    assert codes["wide"].min() == 0
 
 
 def test_seeds_decide_everything_and_the_global_generator_nothing():
@@ -167,30 +171,39 @@ def test_zipf_frequencies_fall_as_a_power_of_the_rank_with_the_number_of_active_
     assert world.frequency.numpy() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_tree_is_twenty_features_whose_children_need_their_parent_and_exclude_each_other(seed):
-    world, codes, _ = draw({"before": plain(4, active=(2,)), "tree": tree()}, seed)
+SHAPES = [((3, 3, 8), (0.2, 0.2, 0.05)), ((2, 4, 3), (0.3, 0.15, 0.1)), ((1, 2, 0), (0.5, 0.5, 0.05))]
+
+
+@pytest.mark.parametrize(("counts", "p"), SHAPES)
+def test_children_need_their_parent_and_exclude_each_other(seed, counts, p):
+    chances = dict(zip(("p_parent", "p_child", "p_single"), p, strict=True))
+    world, codes, _ = draw({"before": plain(4, active=(2,)), "tree": tree(*counts, **chances)}, seed)
     first = world.groups["tree"].start
     names, parent = world.names[first:], world.parent[first:].numpy()
     fires = codes["tree"] != 0
-    assert len(names) == 20
+    assert len(names) == counts[0] * (1 + counts[1]) + counts[2]
     assert world.parent[:first].tolist() == [-1] * 4
-    assert sum(p == -1 for p in parent) == 3 + 8
     for i, name in enumerate(names):
-        alone = "child" not in name
-        assert alone == (parent[i] == -1)
-        assert alone or world.names[parent[i]] == f"tree parent {name.split()[2].split('.')[0]}"
-        assert happens(fires[:, i].sum(), ROWS, {"parent": 0.2, "child": 0.04, "single": 0.05}[name.split()[1]])
-    for p in set(parent) - {-1}:
-        above, below = fires[:, p - first], fires[:, parent == p]
-        assert below.shape[1] == 3
+        _, kind, number = name.split()
+        chance = {"parent": p[0], "child": p[0] * p[1], "single": p[2]}[kind]
+        assert happens(fires[:, i].sum(), ROWS, chance)
+        assert world.frequency[first + i].item() == pytest.approx(chance)
+        assert (parent[i] == -1) == (kind != "child")
+        assert kind != "child" or world.names[parent[i]] == f"tree parent {number.split('.')[0]}"
+    families = set(parent) - {-1}
+    assert len(families) == counts[0]
+    for above in families:
+        it, below = fires[:, above - first], fires[:, parent == above]
+        assert below.shape[1] == counts[1]
         assert below.sum(1).max() == 1
-        assert not below[~above].any()
-        assert happens(below.sum(0), above.sum(), 0.2)
-        assert happens((above & ~below.any(1)).sum(), above.sum(), 0.4)
+        assert not below[~it].any()
+        assert happens(below.sum(0), it.sum(), p[1])
+        assert happens((it & ~below.any(1)).sum(), it.sum(), 1 - counts[1] * p[1])
     roots = np.flatnonzero(parent == -1)  # families and singles are independent of each other
+    pairs = np.triu_indices(len(roots), 1)
     both = fires[:, roots].T.astype(float) @ fires[:, roots]
-    chance = np.outer(*[world.frequency[first:].double().numpy()[roots]] * 2)
-    assert happens(both[np.triu_indices(11, 1)], ROWS, chance[np.triu_indices(11, 1)])
+    expected = world.frequency[first:].double().numpy()[roots]
+    assert len(roots) == 1 or happens(both[pairs], ROWS, np.outer(expected, expected)[pairs])
 
 
 @pytest.mark.parametrize("sibling_cosine", [0.0, 0.3, 0.8])
@@ -298,6 +311,7 @@ def test_twins_share_their_rows_or_their_direction_as_far_as_asked(seed, togethe
     assert happens([first.sum(), second.sum()], ROWS, 0.1)
     assert happens((first & second).sum(), [first.sum(), second.sum()], together)
     a, b = world.directions.double().numpy()
+    assert [a @ a, b @ b] == pytest.approx([1, 1], abs=1e-6)
     assert a @ b == pytest.approx(cosine, abs=1e-6)
 
 
