@@ -1,8 +1,8 @@
 """The built-in language: documents whose every feature is known, and the exact truth about them.
 
 Each family is a small probabilistic program (``families/``); one tracing engine (``engine.py``) turns the same
-programs into documents, per-token labels, the exact next-token distribution, counterfactuals and tasks. Nothing
-here knows of models.
+programs into documents, per-token labels, the exact next-token distribution, counterfactuals and tasks. Beside
+the language, ``planted.py`` makes activations of a dictionary that is known. Nothing here knows of models.
 """
 
 from workbench.language.documents import Column, Documents
