@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from workbench.language.exam import examine
+from workbench.language.exam import examine, planted
 from workbench.language.language import Language
-from workbench.language.train import Recipe, batches, lr_at
+from workbench.language.train import Recipe, batches, build_model, lr_at
+from workbench.models import load_model
 
-SMALL = ["--steps", "60", "--tokens", "512", "--layers", "1", "--width", "32", "--every", "10", "--exam", "20"]
+SMALL = ["--steps", "120", "--tokens", "512", "--layers", "1", "--width", "32", "--every", "10", "--exam", "20"]
 
 
 def start(directory, *options):
@@ -55,9 +56,17 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert all(tensor.dtype == torch.float16 for tensor in one.values() if tensor.is_floating_point())
     card = json.loads((whole / "card.json").read_text())
-    assert card["recipe"]["steps"] == 60
+    assert card["recipe"]["steps"] == 120
     assert card["exam"]["kl_nats_per_token"] > 0
     assert not (whole / "unfinished.safetensors").exists()
+    tokens = torch.arange(3, 20)[None]
+    logits = {step: load_model(f"{whole}@{step}")(tokens) for step in (0, 100)}
+    assert not torch.allclose(logits[0], logits[100], atol=0.1)
+    torch.manual_seed(0)
+    untrained = build_model(Recipe(layers=1, width=32)).half().float().eval()
+    assert torch.allclose(logits[0], untrained(input_ids=tokens).logits, atol=1e-4)
+    with pytest.raises(ValueError, match=r"has no checkpoint of step '50'; it has 0, 100\."):
+        load_model(f"{whole}@50")
 
 
 @pytest.mark.slow
@@ -104,7 +113,13 @@ def test_a_perfect_model_passes_the_exam_and_a_uniform_one_fails_as_expected():
     best = examine(perfect, language, documents)
     assert best.kl == pytest.approx(0, abs=1e-9)
     assert best.grammatical_mass == pytest.approx(1)
-    assert (best.slots["accuracy"] == 1).all()
+    assert (best.slots["accuracy"][best.slots["certain"]] == 1).all()
+    assert (best.slots["ceiling"][best.slots["certain"]] == 1).all()
+    assert (best.slots["ceiling"][~best.slots["certain"]] < 1).all()
+    assert best.slots["mass"].min() == pytest.approx(1)
+    shown = planted(perfect, language, n=40)
+    assert shown["model"].tolist() == pytest.approx(shown["exact"].tolist())
+    assert len(shown) == 4
     size = len(language.vocabulary)
     worst = examine(lambda ids: torch.zeros(*ids.shape, size), language, documents)
     assert worst.kl == pytest.approx(torch.tensor(size).log().item() - worst.entropy)

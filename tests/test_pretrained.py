@@ -12,7 +12,7 @@ import workbench
 from workbench.activations import ActivationStore
 from workbench.dictionaries import fidelity, load_dictionary
 from workbench.language import Language, build_tokenizer
-from workbench.language.exam import examine
+from workbench.language.exam import examine, planted
 from workbench.models import load_model
 
 SHIPPED = Path(workbench.__file__).parent / "pretrained"
@@ -26,7 +26,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def exam(model):
-    documents = Language(0).documents(1_200, split="test", seed=SEED)
+    documents = Language(0).documents(1_500, split="test", seed=SEED)
     return examine(lambda ids: model(ids), Language(0), documents)
 
 
@@ -37,23 +37,68 @@ def card():
 
 def test_the_model_is_close_to_the_language(exam):
     assert exam.kl <= 0.05, f"documents of seed {SEED}"
+    assert exam.grammatical_mass >= 0.98, f"documents of seed {SEED}"
 
 
-def test_certain_slots_are_certain(exam):
-    sound = exam.slots[exam.slots["slot"] != "answer, written wrong"]
-    assert {"agreement", "indirect_object", "functions", "facts", "lists", "taxonomy"} <= set(sound["family"])
-    right = (sound["accuracy"] * sound["count"]).sum() / sound["count"].sum()
-    assert right >= 0.99, f"documents of seed {SEED}:\n{sound}"
+def at_least(hits, count, share):
+    """Say whether ``hits`` of ``count`` may well come from something that is right with probability ``share``."""
+    return hits >= share * count - 4 * sqrt(share * (1 - share) * count) - 1e-9
+
+
+# Slot → the least share of right answers where the language leaves one only. Facts that are written wrong on purpose
+# are a slot of their own.
+REQUIRED = {
+    "agreement: agreement": 0.99,
+    "stories: agreement": 0.99,
+    "docstring: argument": 0.99,
+    "lists: repeat": 0.99,
+    "taxonomy: kind": 0.99,
+    "facts: answer": 0.99,
+    "functions: output": 0.98,
+    "indirect_object: receiver": 0.98,
+    "calendar: day": 0.98,
+    "calendar: month": 0.98,
+    "brackets: close": 0.98,
+    "map: town": 0.98,
+    "map: date": 0.98,
+}
+
+
+@pytest.mark.parametrize("slot", REQUIRED)
+def test_certain_slots_are_certain(exam, slot):
+    table = exam.slots[exam.slots["certain"]].set_index(exam.slots["family"] + ": " + exam.slots["slot"])
+    row = table.loc[slot]
+    assert row["count"] >= 20
+    assert at_least(row["accuracy"] * row["count"], row["count"], REQUIRED[slot]), f"documents of seed {SEED}: {row}"
+
+
+def test_years_end_later_than_they_began(exam):
+    years = exam.slots[exam.slots["slot"] == "later year"]
+    assert (years["mass"] * years["count"]).sum() / years["count"].sum() >= 0.95, f"documents of seed {SEED}"
+
+
+def test_what_is_planted_shows(model):
+    table = planted(lambda ids: model(ids), Language(0), seed=SEED).set_index("what")
+    assert (table["count"] >= 50).all()
+    assert ((table["model"] - table["exact"]).abs() <= 0.1).all(), f"documents of seed {SEED}:\n{table}"
 
 
 def test_the_card_is_true(exam, card):
     spread = 4 * sqrt(exam.kl_error**2 + card["kl_standard_error"] ** 2)
     assert abs(exam.kl - card["kl_nats_per_token"]) <= spread, f"documents of seed {SEED}"
+    assert abs(exam.grammatical_mass - card["grammatical_mass"]) <= 0.005, f"documents of seed {SEED}"
+    for row in exam.families.itertuples():
+        told = card["families"][row.family]
+        assert abs(row.kl - told["kl"]) <= 0.02 + 0.4 * told["kl"], f"documents of seed {SEED}: {row}"
     for row in exam.slots.itertuples():
-        told = card["certain_slots"][f"{row.family}: {row.slot}"]
+        name = f"{row.family}: {row.slot}" + ("" if row.certain else ", not certain")
+        told = card["slots"].get(name)
+        if told is None or min(told["count"], row.count) < 20:
+            continue
         p = (told["accuracy"] * told["count"] + row.accuracy * row.count) / (told["count"] + row.count)
-        error = sqrt(p * (1 - p) * (1 / told["count"] + 1 / row.count))
-        assert abs(row.accuracy - told["accuracy"]) <= 4 * error + 1e-4, row
+        # Several slots of one document are right or wrong together, hence half as many.
+        error = sqrt(p * (1 - p) * (2 / told["count"] + 2 / row.count))
+        assert abs(row.accuracy - told["accuracy"]) <= 4 * error + 1e-3, f"documents of seed {SEED}: {row}"
 
 
 def test_the_tokenizer_shipped_is_the_language_s(model):
@@ -65,17 +110,20 @@ def test_the_tokenizer_shipped_is_the_language_s(model):
 
 
 def test_the_model_is_small():
-    assert sum(p.stat().st_size for p in (SHIPPED / "tiny").iterdir()) <= 3 * 2**20
+    assert sum(p.stat().st_size for p in (SHIPPED / "tiny").iterdir() if p.is_file()) <= 3 * 2**20
 
 
 def test_the_dictionary_is_as_its_card_says(model):
     dictionary = load_dictionary("tiny")
+    dictionary.check(model)
     (site,) = dictionary.sites_in
     store = ActivationStore.collect(model, Language(0).documents(4_000, split="test", seed=SEED), [site])
     found = fidelity(dictionary, store.rows(slice(None)).acts)
+    told = dictionary.provenance["held_out"]
     assert found.fvu <= 0.05, f"documents of seed {SEED}"
-    assert abs(found.fvu - dictionary.provenance["held_out"]["fvu"]) <= 0.15 * found.fvu
+    assert abs(found.fvu - told["fvu"]) <= 0.15 * found.fvu
     assert found.l0 <= 16
     assert found.dead <= 0.02
+    assert abs(found.dead - told["dead"]) <= 0.01
     assert dictionary.n_features == 1024
     assert torch.allclose(dictionary.W_dec.norm(dim=1), torch.ones(1024), atol=1e-2)

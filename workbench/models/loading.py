@@ -4,6 +4,8 @@ import contextlib
 import difflib
 import json
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +29,8 @@ def load_model(
     Args:
         name_or_path_or_bridge: A shipped model (``"tiny"``), a Hugging Face directory, a hub id, or a bridge,
             which is used in place. A directory never touches the network, nor does a hub id once downloaded if
-            the hub cannot be reached.
+            the hub cannot be reached. ``"tiny@3200"`` is the model as it was after so many steps of training,
+            where a folder ``checkpoints`` beside the weights keeps it; 0 is untrained.
         device: Where to put it; ``"auto"`` is CUDA where there is one, else the CPU, and leaves a bridge alone.
         dtype: The precision; None is float32 whatever the files are in, and leaves a bridge alone.
     """
@@ -57,6 +60,10 @@ def _from_name(name: str, device: str | torch.device, dtype: torch.dtype) -> Tra
     if not name.strip():
         raise ValueError("The name of the model is empty; give a shipped one, such as 'tiny', a directory or a hub id.")
     path = Path(name).expanduser()
+    whole, at, step = name.rpartition("@")
+    if at and not path.exists():
+        with _as_it_was(PRETRAINED / whole if whole in _shipped() else Path(whole).expanduser(), step) as path:
+            return _from_name(str(path), device, dtype)
     if name in _shipped():
         path = PRETRAINED / name
     elif not path.is_dir():
@@ -69,6 +76,20 @@ def _from_name(name: str, device: str | torch.device, dtype: torch.dtype) -> Tra
     _check_directory(path)
     with _without_bars():
         return _boot(name, str(path), device, dtype)
+
+
+@contextlib.contextmanager
+def _as_it_was(path: Path, step: str) -> Iterator[Path]:
+    """Hold a directory with the weights of one step in the place of the last ones."""
+    kept = {str(int(file.stem)): file for file in sorted((path / "checkpoints").glob("*.safetensors"))}
+    if step not in kept:
+        has = f"it has {', '.join(kept)}" if kept else "it has none"
+        raise ValueError(f"{str(path)!r} has no checkpoint of step {step!r}; {has}.")
+    with tempfile.TemporaryDirectory() as folder:
+        held = Path(folder) / f"{path.name}@{step}"
+        shutil.copytree(path, held, ignore=shutil.ignore_patterns("checkpoints", "*.safetensors*"))
+        shutil.copy(kept[step], held / "model.safetensors")
+        yield held
 
 
 def _boot(name: str, source: str, device: str | torch.device, dtype: torch.dtype) -> TransformerBridge:
