@@ -77,10 +77,12 @@ def test_years_end_later_than_they_began(exam):
     assert (years["mass"] * years["count"]).sum() / years["count"].sum() >= 0.95, f"documents of seed {SEED}"
 
 
-def test_what_is_planted_shows(model):
+def test_what_is_planted_shows(model, card):
     table = planted(lambda ids: model(ids), Language(0), seed=SEED).set_index("what")
     assert (table["count"] >= 50).all()
     assert ((table["model"] - table["exact"]).abs() <= 0.1).all(), f"documents of seed {SEED}:\n{table}"
+    for what, told in card["planted"].items():
+        assert table.loc[what, "model"] == pytest.approx(told["model"], abs=0.05), f"documents of seed {SEED}: {what}"
 
 
 def test_the_card_is_true(exam, card):

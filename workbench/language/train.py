@@ -18,13 +18,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from workbench.language.exam import Exam, examine
+from workbench.language.exam import Exam, examine, planted
 from workbench.language.language import Language
 from workbench.language.tokenizer import build_tokenizer
 from workbench.language.vocabulary import BOS, EOS, PAD, VOCABULARY
@@ -208,8 +209,8 @@ class Run:
             yield float(loss.detach())
 
 
-def figures(exam: Exam) -> dict[str, Any]:
-    """Return what a card says of an exam."""
+def figures(exam: Exam, shown: pd.DataFrame) -> dict[str, Any]:
+    """Return what a card says of an exam, and of what was planted."""
     return {
         "documents": "Language.documents(n, split='test') of fresh seeds; see tests/test_pretrained.py",
         "kl_nats_per_token": round(exam.kl, 4),
@@ -227,10 +228,14 @@ def figures(exam: Exam) -> dict[str, Any]:
             }
             for row in exam.slots.to_dict("records")
         },
+        "planted": {
+            row["what"]: {key: row[key] if key == "count" else round(row[key], 4) for key in ("count", "model", "exact")}
+            for row in shown.to_dict("records")
+        },
     }
 
 
-def write(run: Run, exam: Exam, seconds: float) -> None:
+def write(run: Run, exam: Exam, shown: pd.DataFrame, seconds: float) -> None:
     """Write the finished model, its tokenizer and its card."""
     model = run.model.eval().half()
     model.save_pretrained(run.directory)
@@ -244,7 +249,7 @@ def write(run: Run, exam: Exam, seconds: float) -> None:
         "recipe": asdict(run.recipe),
         "parameters": sum(p.numel() for p in model.parameters()),
         "minutes": round(seconds / 60, 1),
-        "exam": figures(exam),
+        "exam": figures(exam, shown),
     }
     (run.directory / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     run.checkpoint.unlink(missing_ok=True)
@@ -285,11 +290,16 @@ def main(arguments: list[str] | None = None) -> None:
     language = Language(recipe.language)
     model = run.model.eval().half().float()  # the exam is of the weights as they are written
     documents = language.documents(given.exam, split="test", seed=12345)
-    exam = examine(lambda ids: model(input_ids=ids.to(given.device)).logits, language, documents)
-    write(run, exam, time.monotonic() - started)
+
+    def predict(ids: Tensor) -> Tensor:
+        return model(input_ids=ids.to(given.device)).logits
+
+    exam, shown = examine(predict, language, documents), planted(predict, language, seed=12345)
+    write(run, exam, shown, time.monotonic() - started)
     tqdm.write(f"KL(oracle ‖ model) = {exam.kl:.4f} nats per token; entropy {exam.entropy:.3f}")
     tqdm.write(exam.families.to_string(index=False))
     tqdm.write(exam.slots.to_string(index=False))
+    tqdm.write(shown.to_string(index=False))
 
 
 if __name__ == "__main__":
