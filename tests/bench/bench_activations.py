@@ -71,8 +71,8 @@ def overhead(model: TransformerBridge, site: Site, count: int, rounds: int) -> N
 
 
 def memory(arguments: argparse.Namespace) -> None:
-    """Print the peak memory of a harvest to disk, and of iterating it, at two sizes."""
-    for factor in (1, 4):
+    """Print the peak memory of a harvest to disk, and of iterating it, at sizes past the buffers it fills first."""
+    for factor in (8, 16, 32):
         count = str(factor * arguments.documents)
         command = [sys.executable, __file__, "--model", arguments.model, "--documents", count, "--peak"]
         print(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())

@@ -229,7 +229,7 @@ def figures(exam: Exam, shown: pd.DataFrame) -> dict[str, Any]:
             for row in exam.slots.to_dict("records")
         },
         "planted": {
-            row["what"]: {key: row[key] if key == "count" else round(row[key], 4) for key in ("count", "model", "exact")}
+            row["what"]: {"count": row["count"], "model": round(row["model"], 4), "exact": round(row["exact"], 4)}
             for row in shown.to_dict("records")
         },
     }
