@@ -509,7 +509,7 @@ def test_code_prints_what_was_assigned(language):
                 copies += words[at + 1] in values
                 values[words[at - 1]] = values.get(words[at + 1], words[at + 1])
             if word == "gives":
-                assert words[at + 1] == values[words[at - 2]]
+                assert words[at + 1] == values[words[at - 1]]
     assert copies > 20
 
 

@@ -56,6 +56,9 @@ class Recipe:
     precision: str = "float32"
     """Of the matrix products of training: ``"bfloat16"`` is faster where the processor has it."""
 
+    start: str = ""
+    """A directory whose weights to begin with, of the same shape; random ones if empty."""
+
     layers: int = 5
     """Blocks."""
 
@@ -88,6 +91,8 @@ def build_model(recipe: Recipe) -> Any:
             tie_word_embeddings=False,
         )
     )
+    if recipe.start:
+        model.load_state_dict(load_file(Path(recipe.start) / "model.safetensors"))
     # The fused attention of half precision on CPU takes longer than all the rest, so there it goes step by step.
     model.set_attn_implementation("eager" if recipe.precision == "bfloat16" else "sdpa")
     return model

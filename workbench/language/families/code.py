@@ -43,7 +43,7 @@ def build(seed: int) -> Family:
 
     def show(t: Tracer, known):
         variable, value = t.choose("shown", known)
-        for word in ("print", "(", variable, ")", "gives"):
+        for word in ("print", variable, "gives"):
             t.say(word)
         t.say(value, category="number", slot="value")
         left = tuple(pair for pair in known if pair[0] != variable)
@@ -52,4 +52,4 @@ def build(seed: int) -> Family:
             return show, (left,)
         t.say(".")
 
-    return Family("code", begin, {"code": TaskSpec("value", "digit")})
+    return Family("code", begin, {"code": TaskSpec("value", "digit")}, weight=1.5)

@@ -68,4 +68,4 @@ def build(seed: int) -> Family:
         if told < 1 or (told < 3 and t.choose("more", (True, False))):
             return statement, (tongue, told + 1)
 
-    return Family("facts", begin, {"facts": TaskSpec("answer", "fact")})
+    return Family("facts", begin, {"facts": TaskSpec("answer", "fact")}, weight=1.5)

@@ -28,39 +28,47 @@ def transitions(seed: int) -> dict[str, dict[str, str]]:
 
 
 def build(seed: int) -> Family:
-    """Build the family; the split holds out state × signals where there is more than one signal."""
+    """Build the family; the split holds out how a trace begins: state × signals of the first two reports.
+
+    What a state and the signals to the next report lead to is always seen, in other traces.
+    """
     table = transitions(seed)
-    held = {
-        (state, n): Grid(f"{seed}|{n} signals when {state}", *[SIGNALS] * n)
-        for state in STATES_OF_MACHINE
-        for n in range(2, LONGEST + 1)
-    }
+    held = {n: Grid(f"{seed}|{n} signals", STATES_OF_MACHINE, *[SIGNALS] * n) for n in range(2, 2 * LONGEST + 1)}
 
     def begin(t: Tracer):
+        counts = [_count(t), _count(t)]
+        grid = held[sum(counts)]
         for word in ("The", "machine", "is"):
             t.say(word)
-        state = t.choose("state", STATES_OF_MACHINE)
+        state = t.choose("state", STATES_OF_MACHINE, held=grid)
         t.say(state, category="adjective", state=state)
         t.say(".")
-        return report, (state, 0)
+        for count in counts:
+            state = _report(t, state, count, grid)
+        return report, (state, 2)
 
     def report(t: Tracer, state, told):
+        state = _report(t, state, _count(t), None)
+        if told + 1 < FEWEST or (told + 1 < MOST and t.choose("more", (True, False))):
+            return report, (state, told + 1)
+
+    def _count(t: Tracer) -> int:
+        return t.choose("signals", tuple(range(1, LONGEST + 1)))
+
+    def _report(t: Tracer, state: str, count: int, grid: Grid | None) -> str:
         for word in ("It", "hears"):
             t.say(word, state=state)
-        count = t.choose("signals", tuple(range(1, LONGEST + 1)))
-        grid = held.get((state, count))
-        signals = [t.choose("signal", SIGNALS, held=grid) for _ in range(count)]
-        for i, signal in enumerate(signals):
+        for i in range(count):
             if i:
                 t.say(",", state=state)
             t.say("a", state=state)
+            signal = t.choose("signal", SIGNALS, held=grid)
             state = table[signal][state]
             t.say(signal, category="noun", state=state)
         for word in ("and", "is"):
             t.say(word, state=state)
         t.say(state, category="adjective", state=state, slot="state")
         t.say(".")
-        if told + 1 < FEWEST or (told + 1 < MOST and t.choose("more", (True, False))):
-            return report, (state, told + 1)
+        return state
 
-    return Family("machine", begin, {"machine": TaskSpec("state", "signal")}, weight=2.0)
+    return Family("machine", begin, {"machine": TaskSpec("state", "signal")}, weight=1.5)
