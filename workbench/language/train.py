@@ -92,7 +92,8 @@ def build_model(recipe: Recipe) -> Any:
         )
     )
     if recipe.start:
-        model.load_state_dict(load_file(Path(recipe.start) / "model.safetensors"))
+        begun = GPTNeoXForCausalLM.from_pretrained(recipe.start, dtype=torch.float32)
+        model.load_state_dict(begun.state_dict())
     # The fused attention of half precision on CPU takes longer than all the rest, so there it goes step by step.
     model.set_attn_implementation("eager" if recipe.precision == "bfloat16" else "sdpa")
     return model
