@@ -237,3 +237,10 @@ def test_two_threads_may_stream_edited_text_at_once(tiny_model):
             assert all(texts == alone for texts in pool.map(lambda _: stream(), range(60)))
     finally:
         sys.setswitchinterval(before)
+
+
+def test_a_model_that_answers_nan_says_so(tiny_model):
+    tokens = tokenize(tiny_model, "the cat")
+    broken = {Site(1): lambda acts, context: acts * float("nan")}
+    with pytest.raises(ValueError, match="answer at position 3 is not a number; its weights or an edit hold NaN"):
+        list(generate(tiny_model, tokens, edits=broken))

@@ -104,6 +104,10 @@ def _stream(
             logprobs = logits[0, -1].float().cpu().log_softmax(-1)
         if cancel is not None and cancel.is_set():
             return
+        if bool(logprobs.isnan().any()):
+            raise ValueError(
+                f"The model's answer at position {position} is not a number; its weights or an edit hold NaN."
+            )
         choice = int(_sample(logprobs, temperature, noise))
         tokens = torch.cat([tokens, tokens.new_tensor([[choice]])], dim=1)
         yield GeneratedToken(choice, decoder.add(choice), position, float(logprobs[choice]))
