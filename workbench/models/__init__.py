@@ -7,6 +7,7 @@ has is as good as one that ``load_model`` made.
 =================  ==================================================================================
 ``sites``          ``Site``: a place in the model as a value, and the hook behind it
 ``loading``        ``load_model``
+``weights``        ``from_weights``: a model from plain tensors
 ``identity``       ``fingerprint``
 ``text``           ``tokenize``
 ``forward``        one forward: the checks on tokens, the lock
@@ -27,6 +28,7 @@ from workbench.models.loading import load_model
 from workbench.models.resuming import resume
 from workbench.models.sites import Site, Stream, TransformerBridge
 from workbench.models.text import tokenize
+from workbench.models.weights import from_weights
 
 __all__ = [
     "Context",
@@ -37,6 +39,7 @@ __all__ = [
     "TransformerBridge",
     "edited",
     "fingerprint",
+    "from_weights",
     "generate",
     "load_model",
     "record",
