@@ -19,7 +19,7 @@ ALLOWED = {
     "steering": {"models"},
     "exercises": set(),
     "plots": set(),
-    "views": {"models", "steering", "exercises"},
+    "views": {"language", "models", "steering", "exercises"},
     "train_command": {"language", "models", "activations", "dictionaries", "training"},
     "__main__": {"models", "dictionaries", "train_command"},
 }

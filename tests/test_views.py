@@ -10,9 +10,11 @@ import torch
 
 import workbench.views
 from workbench.exercises.exercise import Exercise
+from workbench.language import Language
 from workbench.models import GeneratedToken
 from workbench.views.base import Panel, View, rounded
 from workbench.views.columns import Column, ColumnsView, Shown
+from workbench.views.documents import document_browser
 from workbench.views.exercise import predict
 from workbench.views.notes import NotesView
 from workbench.views.steering import SteeringPanel
@@ -67,7 +69,13 @@ def prediction():
     return predict(exercise, reveal=FOREIGN)
 
 
-EVERY = [token_view, columns_view, notes_view, steering, prediction]
+def browser():
+    shown = document_browser(Language(0), family="lists", n=1)
+    shown.tokens.caption = FOREIGN
+    return shown
+
+
+EVERY = [token_view, columns_view, notes_view, steering, prediction, browser]
 
 
 @pytest.fixture(params=EVERY, ids=lambda make: make.__name__)

@@ -9,6 +9,7 @@ notebook, as a JSON snapshot, and as one HTML file that works offline.
 ``export``         one self-contained HTML file
 ``jobs``           one background thread, cancellable jobs, ``guarded`` handlers
 ``tokens``         ``TokenView``: tokens shaded by a signed number each
+``documents``      ``document_browser``: documents coloured by a label or by surprise
 ``columns``        ``ColumnsView``: texts side by side, each with its count
 ``comparison``     the engine of the steering panel
 ``steering``       ``steering_panel``: steered, unsteered and random-direction text, streaming

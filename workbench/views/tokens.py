@@ -48,18 +48,34 @@ class TokenView(View):
     def __init__(
         self,
         tokens: Sequence[Sequence[str]],
-        values: Sequence[Sequence[float] | Float[Tensor, " pos"]] | Float[Tensor, "doc pos"],
+        values: Sequence[Sequence[float] | Float[Tensor, " _pos"]] | Float[Tensor, "doc pos"],
         *,
         titles: Sequence[str] = (),
         label: str = "activation",
         caption: str = "",
         scale: float | None = None,
     ) -> None:
+        super().__init__()
+        self.show(tokens, values, titles=titles, label=label, caption=caption, scale=scale)
+
+    def show(
+        self,
+        tokens: Sequence[Sequence[str]],
+        values: Sequence[Sequence[float] | Float[Tensor, " _pos"]] | Float[Tensor, "doc pos"],
+        *,
+        titles: Sequence[str] = (),
+        label: str = "activation",
+        caption: str = "",
+        scale: float | None = None,
+    ) -> None:
+        """Show these instead; the arguments are those of the view."""
         rows = _checked_rows(tokens, values, titles)
         largest = max((abs(value) for row in rows for value in row["values"]), default=0.0)
         if scale is not None and not scale > 0:
             raise ValueError(f"scale must be above 0 (it gets the strongest shade), got {scale}.")
-        super().__init__(rows=rows, label=label, caption=caption, scale=scale or largest or 1.0)
+        with self.hold_sync():
+            self.picked = []
+            self.rows, self.label, self.caption, self.scale = rows, label, caption, float(scale or largest or 1.0)
 
     @traitlets.validate("picked")
     def _picks_a_token(self, proposal: dict[str, Any]) -> list[int]:
