@@ -15,6 +15,7 @@ ALLOWED = {
     "activations": {"language", "models"},
     "dictionaries": {"models"},
     "training": {"dictionaries"},
+    "geometry": set(),
     "steering": {"models"},
     "exercises": set(),
     "plots": set(),

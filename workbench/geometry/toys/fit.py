@@ -1,0 +1,33 @@
+"""What every toy shares: a seed that leaves the global one alone, a ReLU network, and one loop of Adam."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
+import torch
+from torch import Generator, Tensor, nn
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[Generator]:
+    """Build networks from ``seed`` inside the block, and give a generator of it for everything else."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield Generator().manual_seed(seed + 1)
+
+
+def relu_network(*widths: int) -> nn.Sequential:
+    """Return a network with a ReLU after every layer but the last."""
+    layers = [nn.Linear(d_in, d_out) for d_in, d_out in pairwise(widths)]
+    return nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())][:-1])
+
+
+def fit(parameters: Iterable[nn.Parameter], loss: Callable[[], Tensor], *, steps: int, lr: float) -> None:
+    """Minimise ``loss()`` by ``steps`` steps of Adam, the rate falling to nothing along a half cosine."""
+    optimizer = torch.optim.Adam(parameters, lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+        schedule.step()
