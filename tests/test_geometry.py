@@ -132,19 +132,19 @@ def test_planted_directions_are_found_and_the_shuffled_control_has_none():
 def test_bad_input_is_met_by_a_sentence():
     x, labels = torch.randn(4, 2), torch.tensor([0, 0, 1, 1])
     for wrong, match in [
-        (lambda: variance_explained(x, labels[:3]), "got 4 rows, 3 labels"),
-        (lambda: variance_explained(torch.ones(4, 2), labels), "at least 2 different rows"),
-        (lambda: variance_explained(x / 0, labels), "all of finite numbers"),
-        (lambda: collapse(x, labels, weight=torch.ones(3)), "4 labels and 3 weights"),
+        (lambda: variance_explained(x, labels[:3]), "got 4 rows, 3 labels, no weights"),
+        (lambda: variance_explained(torch.ones(4, 2), labels), "rows must differ"),
+        (lambda: variance_explained(x / 0, labels), "of finite numbers"),
+        (lambda: collapse(x, labels, weight=torch.ones(3)), "4 labels, 3 weights"),
         (lambda: collapse(x, labels, weight=-torch.ones(4)), "none is negative"),
-        (lambda: collapse(x, 0 * labels), r"which is 0 among 1 class\(es\)"),
+        (lambda: collapse(x, 0 * labels), "which is 0 here"),
         (lambda: linear_origin(x, torch.tensor([[0], [1], [2], [0]])), r"the values \[0, 1, 2\]"),
         (lambda: linear_origin(x, labels[:, None]), "but 2 of 4 repeat one"),
         (lambda: linear_origin(x[:2], labels[1:3, None]), r"Concept 0 alone tells 1 pair\(s\)"),
         (lambda: learn_features([]), "at least one feature"),
         (lambda: learn_features([Feature(prevalence=0.0)]), r"got \[0.0\] and 'mlp'"),
         (lambda: learn_features([Feature()], network="cnn"), "and 'cnn'"),
-        (lambda: learn_words(norm=True, classes=2000), "There are 1024 patterns of 4 roles in 5 places"),
+        (lambda: learn_words(norm=True, zipf=-1.0), "not negative, got -1.0"),
         (lambda: Shortcut(core=1.0), "predictivities from 0.5 to below 1"),
         (lambda: Shortcut(copies=0), "at least 1 copy"),
         (lambda: Concepts([[0]]), "earlier concepts"),
@@ -190,7 +190,7 @@ def test_sums_modulo_two_explain_less_than_xor_and_less_than_linear(seed):
 
 def test_what_is_learned_first_or_asked_more_often_explains_more(seed):
     late, first = explained(XOR, Feature(complexity="xor", pretrained=True), seed=seed)
-    assert first < late or first > late
+    assert first > 1.25 * late
     often, rare = explained(Feature(), Feature(prevalence=0.1), seed=seed)
     assert often > 1.5 * rare
 

@@ -37,17 +37,11 @@ def variance_explained(
     >>> variance_explained(acts, torch.tensor([0, 0, 1, 1])).share
     0.9
     """
-    if len(acts) != len(labels) or permutations < 0:
-        raise ValueError(
-            f"Each row needs its label, and permutations are not negative; got {len(acts)} rows, {len(labels)} labels "
-            f"and permutations={permutations}."
-        )
-    x = _centred(acts, "variance_explained")
-    of, classes = _classes(labels)
+    x, of, weight = _clouds(acts, labels, None)
     total = float(x.square().sum())
 
     def share(of: Tensor) -> float:
-        return float(_means(x, of, classes)[of].square().sum()) / total
+        return float(_means(x, of, weight)[of].square().sum()) / total
 
     generator = Generator().manual_seed(seed)
     true = share(of)
@@ -84,21 +78,12 @@ def collapse(
         labels: The class, or the role, of each row.
         weight: How often each row occurs, which every mean then counts; all equally by default.
     """
-    if len(acts) != len(labels) or (weight is not None and len(weight) != len(acts)):
-        raise ValueError(
-            f"Each row needs its label and its weight; got {len(acts)} rows, {len(labels)} labels and "
-            f"{'no' if weight is None else len(weight)} weights."
-        )
-    if weight is not None and not (bool((weight >= 0).all()) and 0 < float(weight.sum()) < math.inf):
-        raise ValueError("Weights say how often a row occurs: none is negative, and their sum is above 0 and finite.")
-    share = torch.ones(len(acts)).double() if weight is None else weight.double()
-    x = _centred(acts, "collapse", share := share / share.sum())
-    of, classes = _classes(labels)
-    means = _means(x, of, classes, share)[of]
+    x, of, share = _clouds(acts, labels, weight)
+    means = _means(x, of, share)[of]
     apart = (x - means).square().sum(1)
     within, between = float(share @ apart), float(share @ means.square().sum(1))
     if between <= 1e-12 * (within + between):
-        raise ValueError(f"collapse compares with the variance between classes, which is 0 among {classes} class(es).")
+        raise ValueError("collapse compares with the variance between classes, which is 0 here: give other labels.")
     return Collapse(within / between, within, between, (apart / between).to(acts.dtype))
 
 
@@ -162,22 +147,24 @@ def linear_origin(
     return LinearOrigin(same(units).to(kind), different.fill_diagonal_(1).to(kind), same(dealt).to(kind))
 
 
-def _centred(acts: Tensor, name: str, share: Tensor | None = None) -> Tensor:
-    x = acts.double()
-    if len(x):
-        x = x - x[0]  # a common offset, however large, costs no digits
-        x = x - (x.mean(0) if share is None else share @ x)
-    if len(x) < 2 or not bool(torch.isfinite(x).all()) or not bool(x.any()):
-        raise ValueError(f"{name} needs at least 2 different rows, all of finite numbers; got {len(x)} row(s).")
-    return x
+def _clouds(acts: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the centred rows, the number of each row's class, and weights that sum to 1."""
+    share = acts.new_ones(len(acts)).double() if weight is None else weight.double()
+    if not len(acts) == len(labels) == len(share) or len(acts) < 2:
+        raise ValueError(
+            f"Two or more rows are needed, each with its label, and its weight where there are weights; got "
+            f"{len(acts)} rows, {len(labels)} labels, {'no' if weight is None else len(weight)} weights."
+        )
+    if not (bool((share >= 0).all()) and 0 < float(share.sum()) < math.inf):
+        raise ValueError("Weights say how often a row occurs: none is negative, and their sum is above 0 and finite.")
+    share = share / share.sum()
+    x = acts.double() - acts[0].double()  # a common offset, however large, costs no digits
+    x = x - share @ x
+    if not 0 < float(share @ x.square().sum(1)) < math.inf:
+        raise ValueError("The rows must differ, and all be of finite numbers: there is no variance to take apart.")
+    return x, labels.reshape(len(labels), -1).unique(dim=0, return_inverse=True)[1], share
 
 
-def _classes(labels: Tensor) -> tuple[Tensor, int]:
-    names, of = labels.reshape(len(labels), -1).unique(dim=0, return_inverse=True)
-    return of, len(names)
-
-
-def _means(x: Tensor, of: Tensor, classes: int, share: Tensor | None = None) -> Tensor:
-    share = torch.ones_like(x[:, 0]) if share is None else share
-    sums = torch.zeros(classes, x.shape[1], dtype=x.dtype).index_add_(0, of, share[:, None] * x)
-    return sums / torch.zeros(classes, dtype=x.dtype).index_add_(0, of, share).clamp_min(1e-300)[:, None]
+def _means(x: Tensor, of: Tensor, share: Tensor) -> Tensor:
+    sums = x.new_zeros(int(of.max()) + 1, x.shape[1]).index_add_(0, of, share[:, None] * x)
+    return sums / share.new_zeros(len(sums)).index_add_(0, of, share).clamp_min(1e-300)[:, None]

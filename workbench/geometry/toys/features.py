@@ -31,7 +31,7 @@ class Feature:
     """Share of the training examples, above 0, on which it is asked."""
 
     pretrained: bool = False
-    """Whether it is learned first, with others of which this is true, for as many steps as then all together."""
+    """Whether it is learned first, for as many steps as then all are together at a third of the rate."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def learn_features(
     features: Sequence[Feature],
     *,
     network: Literal["mlp", "transformer"] = "mlp",
-    steps: int = 400,
+    steps: int = 500,
     rows: int = 2000,
     seed: int = 0,
 ) -> Learned:
@@ -78,9 +78,10 @@ def learn_features(
         each = nn.functional.binary_cross_entropy_with_logits(net.answer(net(bits), y), y.float(), reduction="none")
         return (each * counts).mean()
 
-    rate = {"mlp": 1e-3, "transformer": 3e-3}[network]
+    sgd, rate = (True, 0.1) if network == "mlp" else (False, 3e-3)
     for taught in [first, torch.ones_like(first)] if first.any() else [~first]:
-        fit(net.parameters(), lambda taught=taught: loss(taught), steps=steps, lr=rate)
+        lr = rate if taught is first or not first.any() else rate / 3
+        fit(net.parameters(), lambda taught=taught: loss(taught), steps=steps, lr=lr, sgd=sgd)
     with torch.no_grad():
         bits, y = _draw(features, BITS[network], rows, generator)
         acts = net(bits)

@@ -1,4 +1,4 @@
-"""What every toy shares: a seed that leaves the global one alone, a ReLU network, and one loop of Adam."""
+"""What every toy shares: a seed that leaves the global one alone, a ReLU network, and one loop."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,9 +22,11 @@ def relu_network(*widths: int) -> nn.Sequential:
     return nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())][:-1])
 
 
-def fit(parameters: Iterable[nn.Parameter], loss: Callable[[], Tensor], *, steps: int, lr: float) -> None:
-    """Minimise ``loss()`` by ``steps`` steps of Adam, the rate falling to nothing along a half cosine."""
-    optimizer = torch.optim.Adam(parameters, lr=lr)
+def fit(
+    parameters: Iterable[nn.Parameter], loss: Callable[[], Tensor], *, steps: int, lr: float, sgd: bool = False
+) -> None:
+    """Minimise ``loss()`` by Adam, or by gradient descent with momentum; the rate falls to 0 along a half cosine."""
+    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9) if sgd else torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     for _ in range(steps):
         optimizer.zero_grad()

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from workbench.geometry.toys.fit import fit, seeded
 
+ROLES, WORDS, CLASSES, LENGTH, D = 4, 25, 40, 5, 16
+"""Roles; words in each; classes, each with a pattern of its own; words in a document; width of a word's vector."""
+
 
 @dataclass(frozen=True)
 class Words:
@@ -34,17 +37,7 @@ class Words:
     """Share of new documents whose class the network tells."""
 
 
-def learn_words(
-    *,
-    norm: bool,
-    zipf: float = 1.0,
-    roles: int = 4,
-    words: int = 25,
-    classes: int = 40,
-    length: int = 5,
-    steps: int = 1000,
-    seed: int = 0,
-) -> Words:
+def learn_words(*, norm: bool, zipf: float = 1.0, steps: int = 1000, seed: int = 0) -> Words:
     """Train a network to tell the class of documents, and return what it has learned of the words.
 
     Weights are kept small by a penalty on their squares, which is what lets words of a role meet. The word vectors
@@ -53,33 +46,25 @@ def learn_words(
     Args:
         norm: Whether a layer norm, without parameters, stands between the word vectors and the classifier.
         zipf: Frequencies of the words of a role are ∝ rank ** -zipf; 0 for equal ones.
-        roles: How many.
-        words: In each role.
-        classes: How many, each with a pattern of its own.
-        length: Of a document.
         steps: Of training.
         seed: Of everything.
     """
-    if not 1 < classes <= roles**length or words < 2:
-        raise ValueError(
-            f"There are {roles**length} patterns of {roles} roles in {length} places, enough for 2 to as many classes, "
-            f"and a role has at least 2 words; got {classes} classes and {words} words."
-        )
-    d = 16
+    if zipf < 0 or steps < 0:
+        raise ValueError(f"zipf and steps are not negative, got {zipf} and {steps}.")
     with seeded(seed) as generator:
-        numbers = torch.randperm(roles**length, generator=generator)[:classes]
-        patterns = numbers[:, None] // roles ** torch.arange(length) % roles
-        share = torch.arange(1, words + 1).double() ** -zipf
-        table = nn.Parameter(0.1 * torch.randn(roles * words, d))
-        classifier = nn.Linear(length * d, classes)
+        numbers = torch.randperm(ROLES**LENGTH, generator=generator)[:CLASSES]
+        patterns = numbers[:, None] // ROLES ** torch.arange(LENGTH) % ROLES
+        share = torch.arange(1, WORDS + 1).double() ** -zipf
+        table = nn.Parameter(0.1 * torch.randn(ROLES * WORDS, D))
+        classifier = nn.Linear(LENGTH * D, CLASSES)
 
     def vectors() -> Tensor:
-        return nn.functional.layer_norm(table, (d,)) if norm else table
+        return nn.functional.layer_norm(table, (D,)) if norm else table
 
     def draw(rows: int) -> tuple[Tensor, Tensor]:
-        of = torch.randint(classes, (rows,), generator=generator)
-        drawn = torch.multinomial(share, rows * length, replacement=True, generator=generator)
-        return patterns[of] * words + drawn.view(rows, length), of
+        of = torch.randint(CLASSES, (rows,), generator=generator)
+        drawn = torch.multinomial(share, rows * LENGTH, replacement=True, generator=generator)
+        return patterns[of] * WORDS + drawn.view(rows, LENGTH), of
 
     def loss() -> Tensor:
         document, of = draw(256)
@@ -90,7 +75,6 @@ def learn_words(
     with torch.no_grad():
         document, of = draw(4000)
         right = classifier(vectors()[document].flatten(1)).argmax(1) == of
-        rank = torch.arange(words).repeat(roles)
-        frequency = (share / share.sum() / roles).float()[rank]
-        role = torch.arange(roles).repeat_interleave(words)
+        rank, role = torch.arange(WORDS).repeat(ROLES), torch.arange(ROLES).repeat_interleave(WORDS)
+        frequency = (share / share.sum() / ROLES).float()[rank]
         return Words(vectors().clone(), role, frequency, rank, float(right.float().mean()))
