@@ -71,12 +71,9 @@ class Collapse:
 def collapse(
     acts: Float[Tensor, "row d"], labels: Int[Tensor, " row *label"], *, weight: Float[Tensor, " row"] | None = None
 ) -> Collapse:
-    """Return how far ``acts`` collapse onto the means of their classes (Laurent et al. 2023, as a ratio of ours).
+    """Return how far ``acts`` collapse onto the means of their classes (Laurent et al. 2023; the ratio is ours).
 
-    Args:
-        acts: One row for each thing measured.
-        labels: The class, or the role, of each row.
-        weight: How often each row occurs, which every mean then counts; all equally by default.
+    Every mean counts a row as often as ``weight`` says; all equally by default.
     """
     x, of, share = _clouds(acts, labels, weight)
     means = _means(x, of, share)[of]

@@ -22,7 +22,7 @@ class Concepts:
     for two concepts that have no ancestor in common and of which none is the other's.
 
     Args:
-        parents: For each concept the earlier ones it depends on; it copies one of them, drawn anew, or is a coin.
+        parents: For each concept, the earlier ones of which it copies one, drawn anew; or else it is a coin.
         coupling: How often a concept with parents copies one.
         sharpness: How much the logit of a token says of each concept.
 
@@ -31,7 +31,11 @@ class Concepts:
     """
 
     def __init__(
-        self, parents: Sequence[Sequence[int]] = ((), (), (), (0,), (0, 1)), *, coupling: float = 0.6, sharpness=0.5
+        self,
+        parents: Sequence[Sequence[int]] = ((), (), (), (0,), (0, 1)),
+        *,
+        coupling: float = 0.6,
+        sharpness: float = 0.5,
     ) -> None:
         if not parents or any(not 0 <= p < i for i, above in enumerate(parents) for p in above):
             raise ValueError(f"Parents of a concept are earlier concepts, counted from 0; got {list(parents)}.")

@@ -1,9 +1,8 @@
 """Independent binary features that a network must all answer, and learns unequally (Lampinen et al. 2024).
 
-Each feature is a function of a block of bits of its own, so that features are independent and each is as needed as
-the other. What differs is given by :class:`Feature` and by the order, in which a transformer answers them. All can
-be answered right while one explains many times the variance of another: variance explained, or a place among the
-principal components, is no evidence of use.
+Each is a function of bits of its own, so that they are independent and equally needed; they differ by what
+:class:`Feature` says and by the order in which a transformer answers them. One can explain many times the variance
+of another that is answered as well: variance explained is no evidence of use.
 """
 
 from collections.abc import Sequence
@@ -11,10 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from workbench.geometry.toys.fit import fit, relu_network, seeded
+from workbench.geometry.toys.fit import Learned, fit, relu_network, seeded
 
 BITS = {"mlp": 9, "transformer": 3}
 """Width of a block; odd, so that most of its bits are either on or off."""
@@ -34,20 +32,6 @@ class Feature:
     """Whether it is learned first, for as many steps as then all are together at a third of the rate."""
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What a network that has learned the features makes of new inputs."""
-
-    acts: Float[Tensor, "row d"]
-    """The last hidden layer of an MLP; the one vector from which a transformer's decoder answers everything."""
-
-    labels: Int[Tensor, "row feature"]
-    """The truth."""
-
-    accuracy: Float[Tensor, " feature"]
-    """Share of the inputs on which each feature is answered right."""
-
-
 def learn_features(
     features: Sequence[Feature],
     *,
@@ -57,6 +41,8 @@ def learn_features(
     seed: int = 0,
 ) -> Learned:
     """Train a network to answer ``features`` in the order given, and return what it makes of ``rows`` new inputs.
+
+    That is the last hidden layer of an MLP, or the one vector from which a transformer's decoder answers all.
 
     >>> learn_features([Feature(), Feature(complexity="xor")], steps=2, rows=7).labels.shape
     torch.Size([7, 2])
@@ -85,7 +71,8 @@ def learn_features(
     with torch.no_grad():
         bits, y = _draw(features, BITS[network], rows, generator)
         acts = net(bits)
-        return Learned(acts, y, ((net.answer(acts, y) > 0) == y).float().mean(0))
+        right = (net.answer(acts, y) > 0) == y
+        return Learned(acts, y, right.float().mean(0), torch.full((rows,), 1 / rows))
 
 
 def _draw(features: Sequence[Feature], width: int, rows: int, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -2,10 +2,29 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a network has learned, for the measures of the room."""
+
+    acts: Float[Tensor, "row d"]
+    """Its representation of each input, or of each word."""
+
+    labels: Int[Tensor, " row *label"]
+    """The truth: features of an input, or the role of a word."""
+
+    accuracy: Float[Tensor, " *label"]
+    """Share of new inputs that it gets right, of each feature where there are several."""
+
+    weight: Float[Tensor, " row"]
+    """How often each row occurs; sums to 1."""
 
 
 @contextmanager

@@ -5,52 +5,22 @@ drawn with Zipf frequencies. A network that gives each word a vector, and reads 
 need only know a word's role. *Feature collapse* is that words of a role come to share one vector.
 """
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from workbench.geometry.toys.fit import fit, seeded
+from workbench.geometry.toys.fit import Learned, fit, seeded
 
 ROLES, WORDS, CLASSES, LENGTH, D = 4, 25, 40, 5, 16
 """Roles; words in each; classes, each with a pattern of its own; words in a document; width of a word's vector."""
 
 
-@dataclass(frozen=True)
-class Words:
-    """What a network has learned of each word."""
-
-    vectors: Float[Tensor, "word d"]
-    """As the classifier reads them: after the layer norm where there is one."""
-
-    role: Int[Tensor, " word"]
-    """The truth."""
-
-    frequency: Float[Tensor, " word"]
-    """How often each word occurs; sums to 1."""
-
-    rank: Int[Tensor, " word"]
-    """Place in its role by frequency, from 0 for the most frequent."""
-
-    accuracy: float
-    """Share of new documents whose class the network tells."""
-
-
-def learn_words(*, norm: bool, zipf: float = 1.0, steps: int = 1000, seed: int = 0) -> Words:
-    """Train a network to tell the class of documents, and return what it has learned of the words.
+def learn_words(*, norm: bool, zipf: float = 1.0, steps: int = 1000, seed: int = 0) -> Learned:
+    """Train a network to tell the class of documents, and return its vector for each word, as the classifier reads it.
 
     Weights are kept small by a penalty on their squares, which is what lets words of a role meet. The word vectors
-    under a layer norm, which their length does not reach, are free of it.
-
-    Args:
-        norm: Whether a layer norm, without parameters, stands between the word vectors and the classifier.
-        zipf: Frequencies of the words of a role are ∝ rank ** -zipf; 0 for equal ones.
-        steps: Of training.
-        seed: Of everything.
+    under a layer norm, which their length does not reach, are free of it: with ``norm``, one without parameters
+    stands before the classifier. Frequencies of the words of a role are ∝ rank ** -``zipf``.
     """
-    if zipf < 0 or steps < 0:
-        raise ValueError(f"zipf and steps are not negative, got {zipf} and {steps}.")
     with seeded(seed) as generator:
         numbers = torch.randperm(ROLES**LENGTH, generator=generator)[:CLASSES]
         patterns = numbers[:, None] // ROLES ** torch.arange(LENGTH) % ROLES
@@ -75,6 +45,6 @@ def learn_words(*, norm: bool, zipf: float = 1.0, steps: int = 1000, seed: int =
     with torch.no_grad():
         document, of = draw(4000)
         right = classifier(vectors()[document].flatten(1)).argmax(1) == of
-        rank, role = torch.arange(WORDS).repeat(ROLES), torch.arange(ROLES).repeat_interleave(WORDS)
-        frequency = (share / share.sum() / ROLES).float()[rank]
-        return Words(vectors().clone(), role, frequency, rank, float(right.float().mean()))
+        frequency = (share / share.sum() / ROLES).float().repeat(ROLES)
+        role = torch.arange(ROLES).repeat_interleave(WORDS)
+        return Learned(vectors().clone(), role, right.float().mean(), frequency)

@@ -1,9 +1,9 @@
 """A core and a shortcut feature that predict a class, of which one is easier to take up (Hermann et al. 2024).
 
 A class y of ±1 is seen through two latents, each normal around ±μ by class with deviation 1, independent given y.
-The *predictivity* ρ of a latent is how often its sign is y, so that μ is the normal quantile of ρ. The input shows
-each latent with its *availability*: multiplied by an amplitude, on a number of coordinates. The optimal classifier
-goes by the sign of μ·z whatever the availability; what a network does beyond it is *shortcut bias*.
+The *predictivity* ρ of a latent is how often its sign is y, so that μ is the normal quantile of ρ. *Availability* is
+how the input shows a latent: its amplitude, on how many coordinates. The optimal classifier goes by the sign of μ·z
+whatever the availability; reliance on the shortcut beyond it is *shortcut bias*.
 """
 
 from dataclasses import dataclass
@@ -60,11 +60,8 @@ class Reliance:
     shortcut: float
     """Share of conflict inputs on which the classifier follows the shortcut."""
 
-    optimal: float
-    """The same of the optimal classifier."""
-
     bias: float
-    """Reliance beyond the optimal classifier: ``shortcut - optimal``."""
+    """That share less the optimal classifier's."""
 
     accuracy: float
     """Share of new examples, of the training's kind, that the classifier gets right."""
@@ -74,13 +71,7 @@ def rely(data: Shortcut, *, hidden: int | None = 128, rows: int = 2000, steps: i
     """Train a classifier on squared error and return what it relies on where the latents disagree in sign.
 
     Conflict inputs are drawn evenly from the square that holds the data, not from the data: there, few conflict.
-
-    Args:
-        data: What it is trained on.
-        hidden: Width of its one ReLU layer; None for a linear classifier.
-        rows: Of training; the same latents for every availability, as is the network's beginning where it can be.
-        steps: Of training.
-        seed: Of everything.
+    ``hidden`` is the width of its one ReLU layer, None for a linear one; a seed has the same latents for all ``data``.
     """
     with seeded(seed) as generator:
         latents, y = data.draw(rows, generator)
@@ -99,4 +90,4 @@ def rely(data: Shortcut, *, hidden: int | None = 128, rows: int = 2000, steps: i
         right = (net(data.inputs(held))[:, 0] > 0) == (truth > 0)
     best = (conflict @ data.means > 0) == (conflict[:, 1] > 0)
     shortcut, optimal = float(follows.float().mean()), float(best.float().mean())
-    return Reliance(shortcut, optimal, shortcut - optimal, float(right.float().mean()))
+    return Reliance(shortcut, shortcut - optimal, float(right.float().mean()))
