@@ -194,9 +194,14 @@ def test_what_is_learned_first_or_asked_more_often_explains_more(seed):
     assert often > 1.5 * rare
 
 
-def test_a_transformer_represents_the_feature_it_answers_first_more_strongly(seed):
-    first, second = explained(Feature(), Feature(), network="transformer", steps=300, seed=seed)
-    assert first > 1.3 * second
+def test_a_transformer_represents_the_feature_it_answers_first_more_strongly():
+    # How much more differs between networks, from an eighth to nearly five times; so their mean is held to it.
+    ratios = []
+    for seed in [secrets.randbelow(2**40) for _ in range(6)]:
+        first, second = explained(Feature(), Feature(), network="transformer", steps=300, seed=seed)
+        ratios.append(first / second)
+    assert sum(ratio > 1 for ratio in ratios) >= 4
+    assert np.exp(np.mean(np.log(ratios))) > 1.3
 
 
 # --- shortcuts (Hermann et al. 2024) ---------------------------------------------------------------------------

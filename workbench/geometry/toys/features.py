@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from workbench.geometry.toys.fit import Learned, fit, relu_network, seeded
 
-BITS = {"mlp": 9, "transformer": 3}
+BITS = {"mlp": 13, "transformer": 3}
 """Width of a block; odd, so that most of its bits are either on or off."""
 
 

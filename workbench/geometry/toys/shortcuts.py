@@ -84,7 +84,7 @@ def rely(data: Shortcut, *, hidden: int | None = 128, rows: int = 2000, steps: i
     def loss() -> Tensor:
         return nn.functional.mse_loss(net(x)[:, 0], y)
 
-    fit(net.parameters(), loss, steps=steps, lr=3e-2 if hidden is None else 3e-3)
+    fit(net.parameters(), loss, steps=steps, lr=1e-1 if hidden is None else 3e-3)
     with torch.no_grad():
         follows = (net(data.inputs(conflict))[:, 0] > 0) == (conflict[:, 1] > 0)
         right = (net(data.inputs(held))[:, 0] > 0) == (truth > 0)
