@@ -15,6 +15,7 @@ ALLOWED = {
     "activations": {"language", "models"},
     "dictionaries": {"models"},
     "training": {"dictionaries"},
+    "geometry": set(),
     "circuits": {"models", "dictionaries"},
     "steering": {"models"},
     "exercises": set(),

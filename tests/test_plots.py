@@ -7,7 +7,20 @@ import torch
 from matplotlib.colors import to_rgb
 
 from workbench import plots
-from workbench.plots import dose_response, next_tokens, token_bars
+from workbench.plots import (
+    above,
+    dose_response,
+    explained_bars,
+    falls,
+    next_tokens,
+    ordered,
+    peaks,
+    reliance_lines,
+    rises,
+    steady,
+    token_bars,
+    within,
+)
 
 WORDS = [f"w{i}" for i in range(12)]
 
@@ -107,3 +120,142 @@ def test_next_tokens_of_a_model_whose_truth_nobody_knows():
     plot = next_tokens(["a", "b", "c"], torch.tensor([0.2, 0.7, 0.1]), top=2)
     assert plot.alt == "The model's likeliest next token is 'b'; then come 'a'."
     assert len(plot.figure.axes[0].patches) == 2
+
+
+def test_explained_bars_says_what_explains_most_and_what_is_answered_right():
+    plot = explained_bars(["linear", "xor"], torch.tensor([0.4, 0.1]), torch.tensor([1.0, 0.995]))
+    assert plot.alt == (
+        "Each label is answered right at least 99 % of the time. "
+        "'linear' explains most of the variance, at least 4 times as much as 'xor'."
+    )
+    assert "at least 50 %" in explained_bars(["a"], torch.ones(1), torch.tensor([0.57])).alt
+    assert "less than twice" in explained_bars(["a", "b"], torch.tensor([0.2, 0.3]), torch.ones(2)).alt
+
+
+def test_reliance_lines_says_in_which_network_bias_follows_availability():
+    lines = {"ReLU": torch.tensor([-0.1, 0.1, 0.2]), "linear": torch.tensor([0.015, 0.0, 0.01])}
+    plot = reliance_lines(torch.tensor([0.5, 1.0, 4.0]), lines, axis="amplitude")
+    assert plot.alt == (
+        "With the amplitude, shortcut bias rises at every step in 'ReLU' and changes by below 0.02 in 'linear'."
+    )
+    down = reliance_lines(torch.tensor([1.0, 2.0]), {"a": torch.tensor([0.5, 0.1])})
+    assert "falls at every step in 'a'" in down.alt
+
+
+FIGURES = {
+    "next_tokens": lambda: next_tokens(["a", "b"], torch.tensor([0.7, 0.3]), torch.tensor([0.6, 0.4]), top=2),
+    "token_bars": lambda: token_bars(["a", "b", "c"], torch.tensor([1.0, -2.0, 3.0]), axis="score"),
+    "dose_response": lambda: dose_response(torch.arange(3.0), torch.tensor([0.1, 0.4, 0.5]), torch.full((2, 3), 0.2)),
+    "explained_bars": lambda: explained_bars(["linear", "xor"], torch.tensor([0.4, 0.1]), torch.tensor([1.0, 0.995])),
+    "reliance_lines": lambda: reliance_lines(
+        torch.tensor([0.5, 1.0, 2.0]),
+        {"ReLU": torch.tensor([-0.1, 0.1, 0.2]), "linear": torch.tensor([0.02, 0.01, 0.015])},
+    ),
+}
+TRUE = [
+    ("next_tokens", peaks("model", "a")),
+    ("next_tokens", above("model", "exact", by=0.05, at=["a"])),
+    ("token_bars", peaks("score", "c")),
+    ("token_bars", ordered("score", "c", "a", "b")),
+    ("dose_response", rises("this direction")),
+    ("dose_response", above("this direction", "highest random direction", at=["1", "2"])),
+    ("explained_bars", ordered("variance explained", "linear", "xor", times=3.0)),
+    ("explained_bars", within("accuracy", 0.99, 1.0)),
+    ("explained_bars", above("accuracy", "variance explained", by=0.5)),
+    ("explained_bars", falls("variance explained")),
+    ("reliance_lines", rises("ReLU")),
+    ("reliance_lines", steady("linear", within=0.02)),
+]
+each_true_claim = pytest.mark.parametrize(("figure", "claim"), TRUE, ids=lambda x: getattr(x, "text", x))
+
+
+def corrupt(plot, change):
+    """Change what the figure draws, and not the data it was made of."""
+    axes = plot.figure.axes[0]
+    for bars in axes.containers:
+        flat = bars.orientation == "horizontal"
+        sizes = change([bar.get_width() if flat else bar.get_height() for bar in bars])
+        for bar, size in zip(bars, sizes, strict=True):
+            bar.set_width(size) if flat else bar.set_height(size)
+    for line in axes.get_lines():
+        line.set_ydata(change(list(line.get_ydata())))
+
+
+@each_true_claim
+def test_a_claim_that_is_true_returns_the_same_plot(figure, claim):
+    plot = FIGURES[figure]()
+    assert plot.claims(claim) is plot
+
+
+@each_true_claim
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: [2 - 3 * value for value in values],
+        lambda values: [float("nan")] * len(values),
+    ],
+    ids=["turned round", "lost"],
+)
+def test_a_claim_fails_when_what_is_drawn_is_corrupted(figure, claim, change):
+    plot = FIGURES[figure]()
+    corrupt(plot, change)
+    with pytest.raises(AssertionError) as failure:
+        plot.claims(claim)
+    assert str(failure.value).startswith(f"{plot.alt} But it does not hold that {claim.text}. Drawn are ")
+
+
+@pytest.mark.parametrize(
+    ("figure", "claim"),
+    [
+        ("next_tokens", peaks("exact", "b")),
+        ("token_bars", ordered("score", "c", "a", times=4.0)),
+        ("token_bars", ordered("score", "c")),
+        ("dose_response", above("this direction", "highest random direction")),
+        ("explained_bars", rises("accuracy")),
+        ("explained_bars", within("variance explained", low=0.2)),
+        ("explained_bars", within("variance explained", high=0.3)),
+        ("reliance_lines", falls("ReLU")),
+        ("reliance_lines", steady("linear", within=0.005)),
+    ],
+    ids=lambda x: getattr(x, "text", x),
+)
+def test_a_claim_that_is_false_fails(figure, claim):
+    with pytest.raises(AssertionError, match="does not hold"):
+        FIGURES[figure]().claims(claim)
+
+
+def test_for_another_model_the_measurement_is_printed_and_nothing_asserted(capsys):
+    plot = FIGURES["explained_bars"]()
+    assert plot.claims(rises("variance explained"), asserted=False) is plot
+    assert capsys.readouterr().out == (
+        "not asserted: 'variance explained' rises at every step. Drawn are variance explained: linear 0.4, xor 0.1.\n"
+    )
+
+
+def test_all_claims_of_one_call_are_asserted():
+    plot = FIGURES["reliance_lines"]()
+    with pytest.raises(AssertionError, match="'linear' rises"):
+        plot.claims(rises("ReLU"), rises("linear"))
+
+
+def test_what_is_drawn_can_be_read_with_its_places():
+    assert FIGURES["next_tokens"]().drawn("exact").to_dict() == pytest.approx({"a": 0.6, "b": 0.4})
+    assert FIGURES["dose_response"]().drawn("lowest random direction").index.tolist() == ["0", "1", "2"]
+    assert FIGURES["reliance_lines"]().drawn("ReLU").to_dict() == pytest.approx({"0.5": -0.1, "1": 0.1, "2": 0.2})
+    shown = [text.get_text() for text in FIGURES["dose_response"]().figure.axes[0].get_legend().get_texts()]
+    assert shown == ["random directions", "this direction"]
+
+
+@pytest.mark.usefixtures("as_user")
+def test_claims_and_data_that_make_no_sense_are_met_by_a_sentence():
+    plot = FIGURES["explained_bars"]()
+    for wrong, match in [
+        (lambda: plot.claims(), "at least one claim"),
+        (lambda: plot.claims(rises("shares")), "no series 'shares'; it draws 'variance explained', 'accuracy'"),
+        (lambda: plot.claims(peaks("accuracy", "XOR")), "drawn at 'linear', 'xor': 0 times at 'XOR', and not once"),
+        (lambda: explained_bars(["a"], torch.ones(2), torch.ones(1)), "got 1 labels, 2 shares and 1 accuracies"),
+        (lambda: reliance_lines(torch.tensor([0.0, 1.0]), {"a": torch.ones(2)}), "rising numbers above 0"),
+        (lambda: reliance_lines(torch.tensor([1.0, 2.0]), {"a": torch.ones(3)}), "got 3 of .a."),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            wrong()

@@ -3,18 +3,23 @@
 The only file that imports matplotlib. Figures have a clear ground and colours that read on white and on black
 (from Okabe and Ito 2008), so that they fit light and dark notebooks. They are built without pyplot: nothing is
 shown twice and no global state is touched. The lines name ranks, signs and tokens rather than decimals, so that
-they can be compared between machines.
+they can be compared between machines. What a figure is claimed to show is checked on what it draws:
+``plot.claims(rises("ReLU network"))``, for what the eye reads off a figure can be asserted (Shome et al. 2024).
 """
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
+import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -25,6 +30,20 @@ BLUE, VERMILION = "#0072b2", "#d55e00"
 
 WIDTH = 8.5
 """Inches; as wide as a notebook's output."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A property of the series that a figure draws; made by :func:`rises` and its like."""
+
+    text: str
+    """The property in words."""
+
+    series: tuple[str, ...]
+    """Names of the series it speaks of, as in the legend."""
+
+    holds: Callable[..., bool]
+    """Tells whether it holds of the values of these series; of values that are no numbers it never does."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +58,44 @@ class Plot:
 
     def __repr__(self) -> str:
         return self.alt
+
+    def drawn(self, series: str) -> pd.Series:
+        """Return the numbers of one series, read from the lines or bars themselves, by their places on the axis."""
+        found: dict[str, tuple[list[str], np.ndarray]] = {}
+        for axes in self.figure.axes:
+            for line in axes.get_lines():
+                name = str(line.get_label())
+                if not name.startswith("_child"):  # what matplotlib calls a line without a name
+                    places = [f"{x:g}" for x in np.asarray(line.get_xdata())]
+                    found[name.removeprefix("_")] = places, np.asarray(line.get_ydata())
+            for bars in (bars for bars in axes.containers if isinstance(bars, BarContainer)):
+                flat = bars.orientation == "horizontal"
+                places = [tick.get_text() for tick in (axes.get_yticklabels() if flat else axes.get_xticklabels())]
+                sizes = [bar.get_width() if flat else bar.get_height() for bar in bars]
+                found[str(bars.get_label())] = places, np.asarray(sizes)
+        if series not in found:
+            raise ValueError(f"The figure draws no series {series!r}; it draws {', '.join(map(repr, found))}.")
+        places, values = found[series]
+        return pd.Series(values, index=places, name=series, dtype=float)
+
+    def claims(self, *claims: Claim, asserted: bool = True) -> "Plot":
+        """Assert what the figure is claimed to show, of the numbers that it draws, and return it.
+
+        Args:
+            claims: At least one.
+            asserted: For a model of which nothing is claimed, False prints the measurements instead.
+        """
+        if not claims:
+            raise ValueError("claims takes at least one claim, such as rises(...), within(...) or peaks(...).")
+        for claim in claims:
+            values = [self.drawn(name) for name in claim.series]
+            holds = claim.holds(*values)
+            told = "; ".join(f"{v.name}: {', '.join(f'{x} {y:.3g}' for x, y in v.items())}" for v in values)
+            if not asserted:
+                print(f"not asserted: {claim.text}. Drawn are {told}.")  # noqa: T201 (for the reader of a notebook)
+            elif not holds:
+                raise AssertionError(f"{self.alt} But it does not hold that {claim.text}. Drawn are {told}.")
+        return self
 
     def png(self) -> bytes:
         """Return the picture as a PNG file."""
@@ -55,6 +112,62 @@ class Plot:
         display({"image/png": picture, "text/plain": self.alt}, metadata={"image/png": {"width": width}}, raw=True)
         line = f'<p style="font:13px/1.5 system-ui,sans-serif;margin:0 0 12px">{escape(self.alt)}</p>'
         display({"text/html": line, "text/plain": self.alt}, raw=True)
+
+
+def rises(series: str) -> Claim:
+    """Claim that each value is above the one before."""
+    return Claim(f"{series!r} rises at every step", (series,), lambda y: len(y) > 1 and all(y.diff()[1:] > 0))
+
+
+def falls(series: str) -> Claim:
+    """Claim that each value is below the one before."""
+    return Claim(f"{series!r} falls at every step", (series,), lambda y: len(y) > 1 and all(y.diff()[1:] < 0))
+
+
+def within(series: str, low: float = -float("inf"), high: float = float("inf")) -> Claim:
+    """Claim that all values lie from ``low`` to ``high``."""
+    return Claim(f"{series!r} lies in {low:g}..{high:g}", (series,), lambda y: bool(y.between(low, high).all()))
+
+
+def steady(series: str, *, within: float) -> Claim:
+    """Claim that the largest value is above the smallest by at most ``within``."""
+    return Claim(f"{series!r} changes by at most {within:g}", (series,), lambda y: bool(np.ptp(y) <= within))
+
+
+def ordered(series: str, *places: str, times: float = 1.0) -> Claim:
+    """Claim that the value at each of ``places`` is more than ``times`` the value at the next."""
+    text = f"{series!r} at {f' is more than {times:g} times that at '.join(map(repr, places))}"
+
+    def holds(y: pd.Series) -> bool:
+        at = [_at(y, place) for place in places]
+        return len(at) > 1 and all(one > times * other for one, other in pairwise(at))
+
+    return Claim(text, (series,), holds)
+
+
+def above(series: str, other: str, *, by: float = 0.0, at: Sequence[str] | None = None) -> Claim:
+    """Claim that one series is above another by more than ``by``, at these places or everywhere."""
+    text = f"{series!r} is above {other!r}" + (f" by more than {by:g}" if by else "")
+
+    def holds(y: pd.Series, z: pd.Series) -> bool:
+        pairs = zip(y, z, strict=True) if at is None else [(_at(y, place), _at(z, place)) for place in at]
+        return all(one > two + by for one, two in pairs)
+
+    return Claim(text + (f" at {', '.join(at)}" if at else ""), (series, other), holds)
+
+
+def peaks(series: str, at: str) -> Claim:
+    """Claim that the value at one place is above all others."""
+    text = f"{series!r} is highest at {at!r}"
+    return Claim(text, (series,), lambda y: bool((_at(y, at) > y[y.index != at]).all()))
+
+
+def _at(values: pd.Series, place: str) -> float:
+    found = [value for at, value in values.items() if at == place]
+    if len(found) != 1:
+        drawn = ", ".join(map(repr, values.index))
+        raise ValueError(f"{values.name!r} is drawn at {drawn}: {len(found)} times at {place!r}, and not once.")
+    return found[0]
 
 
 def next_tokens(
@@ -134,7 +247,8 @@ def token_bars(
         )
     figure, axes = _axes(2.6, title)
     numbers = values.tolist()
-    axes.bar(range(len(tokens)), numbers, width=0.8, color=[BLUE if value > 0 else VERMILION for value in numbers])
+    colours = [BLUE if value > 0 else VERMILION for value in numbers]
+    axes.bar(range(len(tokens)), numbers, width=0.8, color=colours, label=axis)
     axes.axhline(0, color=INK, lw=0.8)
     size = 11 if len(tokens) <= 40 else 9
     axes.set_xticks(range(len(tokens)), list(tokens), rotation=60, ha="right", rotation_mode="anchor", fontsize=size)
@@ -174,6 +288,8 @@ def dose_response(
     low, high = control.amin(0), control.amax(0)
     doses = strengths.tolist()
     axes.fill_between(doses, low.tolist(), high.tolist(), color=INK, alpha=0.5, lw=0, label="random directions")
+    for edge, name in ((low, "_lowest random direction"), (high, "_highest random direction")):
+        axes.plot(doses, edge.tolist(), color=INK, lw=0.8, label=name)
     axes.plot(doses, share.tolist(), color=BLUE, lw=2, marker="o", label="this direction")
     axes.set_xlabel("strength")
     axes.set_ylabel(axis)
@@ -188,6 +304,73 @@ def dose_response(
         f"{_signed(doses[int(share.argmax())])}; it is above all {len(control)} random directions {where}."
     )
     return Plot(figure, alt)
+
+
+def explained_bars(
+    labels: Sequence[str], share: Float[Tensor, " label"], accuracy: Float[Tensor, " label"], *, title: str = ""
+) -> Plot:
+    """Draw how much of a representation each label explains, beside how often a network answers it right."""
+    if not 1 <= len(labels) == len(share) == len(accuracy):
+        given = f"{len(labels)} labels, {len(share)} shares and {len(accuracy)} accuracies"
+        raise ValueError(f"explained_bars takes one or more labels with a share and an accuracy each, got {given}.")
+    figure, axes = _axes(2.6, title)
+    places = torch.arange(len(labels))
+    outline = {"fill": False, "edgecolor": VERMILION, "lw": 1.5}
+    axes.bar((places - 0.2).tolist(), share.tolist(), width=0.38, color=BLUE, label="variance explained")
+    axes.bar((places + 0.2).tolist(), accuracy.tolist(), width=0.36, label="accuracy", **outline)
+    axes.set_xticks(places.tolist(), labels=list(labels))
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=11, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+
+    most, least = int(share.argmax()), int(share.argmin())
+    right = 99 if float(accuracy.min()) >= 0.99 else int(100 * float(accuracy.min()) // 10 * 10)
+    alt = f"Each label is answered right at least {right} % of the time."
+    if len(labels) > 1:
+        times = int(share[most] / share[least].clamp_min(1e-9))
+        more = f"at least {min(times, 100)} times as much as" if times > 1 else "less than twice as much as"
+        alt += f" {labels[most]!r} explains most of the variance, {more} {labels[least]!r}."
+    return Plot(figure, alt)
+
+
+def reliance_lines(
+    availability: Float[Tensor, " level"],
+    bias: Mapping[str, Float[Tensor, " level"]],
+    *,
+    axis: str = "availability of the shortcut",
+    title: str = "",
+) -> Plot:
+    """Draw shortcut bias, the reliance beyond the optimal classifier, against rising availability.
+
+    Args:
+        availability: Numbers above 0, in rising order.
+        bias: A line for each of up to four networks.
+        axis: What the availability is.
+        title: One line above.
+    """
+    if len(availability) < 2 or not bool((availability[:1] > 0).all() and (availability.diff() > 0).all()):
+        raise ValueError(f"availability must be two or more rising numbers above 0, got {availability.tolist()}.")
+    if not 1 <= len(bias) <= 4 or any(len(line) != len(availability) for line in bias.values()):
+        given = ", ".join(f"{len(line)} of {name!r}" for name, line in bias.items()) or "none"
+        raise ValueError(f"1 to 4 networks have {len(availability)} numbers each, one per availability; got {given}.")
+    figure, axes = _axes(3.0, title)
+    axes.axhline(0, color=INK, lw=0.8)
+    looks = ((BLUE, "o-"), (VERMILION, "s-"), (BLUE, "o--"), (VERMILION, "s--"))
+    for (name, line), (colour, look) in zip(bias.items(), looks, strict=False):
+        axes.plot(availability.tolist(), line.tolist(), look, color=colour, lw=2, label=name)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(availability.tolist(), labels=[f"{level:g}" for level in availability.tolist()])
+    axes.set_xlabel(axis)
+    axes.set_ylabel("shortcut bias")
+    axes.legend(frameon=False, labelcolor=INK, fontsize=11, loc="upper left")
+    says = []
+    for name, line in bias.items():
+        steps, range_ = line.diff(), float(line.max() - line.min())
+        if range_ >= 0.02 and (bool((steps > 0).all()) or bool((steps < 0).all())):
+            says.append(f"{'rises' if steps[0] > 0 else 'falls'} at every step in {name!r}")
+        else:
+            says.append(f"changes by {_below(range_)} in {name!r}")
+    return Plot(figure, f"With the {axis}, shortcut bias {' and '.join(says)}.")
 
 
 def _axes(height: float, title: str) -> tuple[Figure, Axes]:

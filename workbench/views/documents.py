@@ -111,6 +111,7 @@ class DocumentBrowser(Panel):
         else:
             documents = self.language.documents(self.n, families=[self.state.family], **settings)
         surprise: dict[str, list[Tensor]] = {EXACT: []}
+        logprobs = None
         if self.model is not None:
             surprise |= {MODEL: [], BEYOND: []}
             logprobs = self.model(documents.tokens.to(next(self.model.parameters()).device)).log_softmax(-1).cpu()
@@ -120,7 +121,7 @@ class DocumentBrowser(Panel):
             ids = documents.tokens[i, : documents.lengths[i]]
             exact = -self.language.next_token(ids)[:-1].gather(1, ids[1:, None])[:, 0].log()
             surprise[EXACT].append(exact)
-            if self.model is not None:
+            if logprobs is not None:
                 model = -logprobs[i, : len(ids) - 1].gather(1, ids[1:, None])[:, 0]
                 surprise[MODEL].append(model)
                 surprise[BEYOND].append(model - exact)
