@@ -153,7 +153,7 @@ def test_no_key_pressed_in_a_widget_reaches_the_cells(lab, opened, page):
         panel.get_by_role("spinbutton", name="Seed"),
         page.get_by_role("gridcell", name="dragon, +2.00"),
         exercise.get_by_role("radio", name="left"),
-        exercise.get_by_role("button", name="Hint"),
+        exercise.get_by_role("button", name="Commit"),
     ]
     for place in places:
         place.focus()
