@@ -112,9 +112,19 @@ _HOST_TRAITS = frozenset(anywidget.AnyWidget.class_trait_names()) | {"_esm", "_c
 class Panel(Showable, ipywidgets.VBox):
     """A column of controls and views; the class on it marks what the keyboard guard covers."""
 
-    def __init__(self, children: Sequence[ipywidgets.Widget]) -> None:
+    def __init__(self, children: Sequence[ipywidgets.Widget], reports: Any) -> None:
         super().__init__(children)
+        self._reports = reports  # whose ``error`` is the panel's
         self.add_class("workbench-panel")
+
+    @property
+    def error(self) -> str:
+        """What went wrong last, in a sentence; empty if nothing did."""
+        return self._reports.error
+
+    @error.setter
+    def error(self, message: str) -> None:
+        self._reports.error = message
 
     @override
     def views(self) -> Sequence[View]:

@@ -57,7 +57,7 @@ class DocumentBrowser(Panel):
         self.family = ipywidgets.Dropdown(description="Family", options=[EVERY, *language.families])
         self.colour = ipywidgets.Dropdown(description="Colour", options=[EXACT])
         self.more = ipywidgets.Button(description="More", tooltip="Show other documents")
-        super().__init__([ipywidgets.HBox([self.family, self.colour, self.more]), self.tokens])
+        super().__init__([ipywidgets.HBox([self.family, self.colour, self.more]), self.tokens], self.state)
         traitlets.link((self.state, "family"), (self.family, "value"))
         traitlets.dlink((self.state, "error"), (self.tokens, "error"))
         WORKER.run_here(self._draw, self.state)
@@ -66,15 +66,6 @@ class DocumentBrowser(Panel):
         self.state.observe(self._on_drawn, names="drawn")
         self.colour.observe(self._on_colour, names="value")
         self.more.on_click(self._on_more)
-
-    @property
-    def error(self) -> str:
-        """What went wrong last, in a sentence; empty if nothing did."""
-        return self.state.error
-
-    @error.setter
-    def error(self, message: str) -> None:
-        self.state.error = message
 
     @guarded
     def _on_choice(self, change: Any) -> None:

@@ -47,17 +47,8 @@ class PredictionPanel(Panel):
             self.guess = ipywidgets.Text(description="Your prediction")
         self.commit = ipywidgets.Button(description="Commit", tooltip="Commit your prediction; it then stands")
         self.commit.on_click(self._on_commit)
-        super().__init__([self.question, self.guess, self.commit, self.notes])
+        super().__init__([self.question, self.guess, self.commit, self.notes], self.notes)
         self.add_class("workbench-prediction")
-
-    @property
-    def error(self) -> str:
-        """What went wrong last, in a sentence; empty if nothing did."""
-        return self.notes.error
-
-    @error.setter
-    def error(self, message: str) -> None:
-        self.notes.error = message
 
     @guarded
     def _on_commit(self, button: ipywidgets.Button) -> None:

@@ -131,7 +131,7 @@ class SteeringPanel(Panel):
         self._listening = True
 
         self.columns = ColumnsView()
-        super().__init__([self._controls(low, high), self.columns])
+        super().__init__([self._controls(low, high), self.columns], self.state)
         self.add_class("workbench-steering")
         traitlets.dlink((self.state, "error"), (self.columns, "error"))
         self.state.observe(self._show, names="shown")
@@ -170,15 +170,6 @@ class SteeringPanel(Panel):
                 progress,
             ]
         )
-
-    @property
-    def error(self) -> str:
-        """What went wrong last, in a sentence; empty if nothing did."""
-        return self.state.error
-
-    @error.setter
-    def error(self, message: str) -> None:
-        self.state.error = message
 
     @guarded
     def _on_control(self, change: Any) -> None:
