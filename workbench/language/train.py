@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections import ChainMap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -45,7 +46,7 @@ class Recipe:
     """Tokens in a batch, padding included."""
 
     lr: float = 3e-3
-    """Peak learning rate of AdamW; warmed up over 100 steps, then a cosine to zero."""
+    """Peak learning rate of both optimisers; warmed up over 100 steps, then a cosine to zero."""
 
     seed: int = 0
     """Of the initial weights and of the documents."""
@@ -123,7 +124,7 @@ def batches(recipe: Recipe, start: int) -> Iterator[Tensor]:
 
 def kept(recipe: Recipe) -> list[int]:
     """Return the steps whose weights are kept: the untrained model, then ever wider apart."""
-    return [0, *(step for n in range(32) if (step := 100 * 2**n) < recipe.steps)]
+    return [0, *(step for n in range(32) if (step := 50 * 2**n) < recipe.steps)]
 
 
 def lr_at(step: int, recipe: Recipe) -> float:
@@ -137,16 +138,27 @@ def lr_at(step: int, recipe: Recipe) -> float:
 class Run:
     """A training run that lives in a directory and survives being killed."""
 
-    def __init__(self, directory: Path, recipe: Recipe, device: str) -> None:
+    def __init__(self, directory: Path, recipe: Recipe, device: str, *, compiled: bool = False) -> None:
         self.directory, self.recipe, self.device = directory, recipe, device
         self.model = build_model(recipe).to(device)
         self.model.train()
-        matrices = [p for p in self.model.parameters() if p.ndim >= 2]
-        others = [p for p in self.model.parameters() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
-        self.parameters = matrices + others
+        # Orthogonal updates learn to look values up in a third of the steps that AdamW needs, or where it never does.
+        # Their scale is set to AdamW's, so that one learning rate serves both.
+        matrices = [p for name, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in name]
+        words = [p for name, p in self.model.named_parameters() if p.ndim == 2 and "embed" in name]
+        vectors = [p for p in self.model.parameters() if p.ndim < 2]
+        groups = [{"params": words, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimisers = (
+            torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True),
+        )
+        self.loss_of = torch.compile(self._loss, dynamic=True) if compiled else self._loss
         self.step = 0
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Every trained tensor, in the order of the optimisers' groups."""
+        return [p for optimiser in self.optimisers for group in optimiser.param_groups for p in group["params"]]
 
     @property
     def checkpoint(self) -> Path:
@@ -155,10 +167,10 @@ class Run:
 
     def save(self) -> None:
         """Write weights and optimiser in one atomic file."""
+        held = ChainMap(*(optimiser.state for optimiser in self.optimisers))
         state = {f"weight.{i}": p.detach() for i, p in enumerate(self.parameters)}
         for i, p in enumerate(self.parameters):
-            for key, value in self.optimiser.state[p].items():
-                state[f"{key}.{i}"] = value
+            state |= {f"{key}.{i}": value for key, value in held.get(p, {}).items()}
         self.directory.mkdir(parents=True, exist_ok=True)
         partial = self.checkpoint.with_suffix(".partial")
         about = {"step": str(self.step), "recipe": json.dumps(asdict(self.recipe), sort_keys=True)}
@@ -180,9 +192,11 @@ class Run:
             )
         state = load_file(self.checkpoint, self.device)
         for i, p in enumerate(self.parameters):
-            p.data.copy_(state[f"weight.{i}"])
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            self.optimiser.state[p] = {key: state[f"{key}.{i}"] for key in keys if f"{key}.{i}" in state}
+            p.data.copy_(state.pop(f"weight.{i}"))
+        owner = {p: optimiser for optimiser in self.optimisers for g in optimiser.param_groups for p in g["params"]}
+        for name, value in state.items():
+            key, i = name.rsplit(".", 1)
+            owner[self.parameters[int(i)]].state[self.parameters[int(i)]][key] = value
         self.step = int(about["step"])
 
     def keep(self) -> None:
@@ -194,23 +208,25 @@ class Run:
         save_file(weights, partial, {"format": "pt"})
         os.replace(partial, folder / f"{self.step:06}.safetensors")
 
+    def _loss(self, tokens: Tensor) -> Tensor:
+        """Return the mean loss of the next token, in nats."""
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            logits = self.model(input_ids=tokens).logits[:, :-1]
+        return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), ignore_index=PAD)
+
     def losses(self) -> Iterator[float]:
         """Take the steps that are left and yield each one's loss, in nats per token."""
         for tokens in batches(self.recipe, self.step):
             if self.step == self.recipe.steps:
                 return
-            for group in self.optimiser.param_groups:
-                group["lr"] = lr_at(self.step, self.recipe)
-            tokens = tokens.to(self.device)
-            half = self.recipe.precision == "bfloat16"
-            with torch.autocast(self.device, dtype=torch.bfloat16, enabled=half):
-                logits = self.model(input_ids=tokens).logits[:, :-1]
-            targets = tokens[:, 1:]
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=PAD)
+            loss = self.loss_of(tokens.to(self.device))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-            self.optimiser.step()
-            self.optimiser.zero_grad()
+            for optimiser in self.optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = lr_at(self.step, self.recipe)
+                optimiser.step()
+                optimiser.zero_grad()
             self.step += 1
             yield float(loss.detach())
 
@@ -267,13 +283,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m workbench.language.train", description=str(__doc__).split("\n")[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="compile the step: a third faster, needs a compiler")
     parser.add_argument("--every", type=int, default=500, help="steps between checkpoints")
     parser.add_argument("--exam", type=int, default=1200, help="test documents on which the card's figures are taken")
     for f in fields(Recipe):
         parser.add_argument(f"--{f.name}", type=f.type, default=f.default)  # pyright: ignore[reportArgumentType]
     given = parser.parse_args(arguments)
     recipe = Recipe(**{f.name: getattr(given, f.name) for f in fields(Recipe)})
-    run = Run(given.directory, recipe, given.device)
+    run = Run(given.directory, recipe, given.device, compiled=given.compile)
     run.resume()
     started = time.monotonic()
     # An interrupt waits for the end of the step: weights and optimiser are never saved half updated.

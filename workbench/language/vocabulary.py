@@ -57,7 +57,7 @@ FUNCTION_WORDS = tuple(
     (
         "a an the some of in is are was were and at to it he she they He She They It "
         "Now Yesterday Today The A An In For Ask Every We List Yes No Is Because When After At "
-        "day end went met gave handed showed that book says about rumor names called call so becomes hear every "
+        "day end went met gave handed showed set book says about rumor names called call so becomes hear every "
         "from From lasted year began ended later earlier days months def param you Compute "
         "machine hears = lies north south east west One step go then came before "
         "works uses carries keeps needs print gives reach"
@@ -75,7 +75,7 @@ def _words(*tables: Any) -> Iterator[str]:
 def _in_cipher() -> Iterator[str]:
     """Yield the words that the second tongue has too: what it can say of facts, kinds and stories."""
     yield from (
-        "a the of in is at it that book says about rumor names called call so hear every for ask we yes no because "
+        "a the of in is at it book gives about rumor names called call so hear every for ask we yes no because "
         "today old capital language and feels he she"
     ).split()
     for country in CIPHER_COUNTRIES:

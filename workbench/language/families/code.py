@@ -1,4 +1,4 @@
-"""Short lines of code: variables are given digits or copies of one another, and one is printed."""
+"""Short lines of code: variables are given digits or copies of one another, and all are printed."""
 
 from workbench.language.engine import Tracer
 from workbench.language.families import Family, TaskSpec
@@ -20,15 +20,15 @@ def build(seed: int) -> Family:
         return assign, (second, ((first, digit),))
 
     def _assign(t: Tracer, variable: str, value: str) -> None:
+        t.say("set")
         t.say(variable, category="noun", role="variable")
-        t.say("=")
         t.say(value)
         t.say(";")
 
     def assign(t: Tracer, variable, known):
         values = dict(known)
         others = tuple(name for name in values if name != variable)
-        if others and t.choose("copy", (True, False)):
+        if others and t.choose("copy", (True, False), (1.0, 2.0)):
             source = t.choose("source", others)
             _assign(t, variable, source)
             values[variable] = values[source]
@@ -43,11 +43,11 @@ def build(seed: int) -> Family:
 
     def show(t: Tracer, known):
         variable, value = t.choose("shown", known)
-        for word in ("print", variable, "gives"):
-            t.say(word)
+        t.say("print")
+        t.say(variable)
         t.say(value, category="number", slot="value")
         left = tuple(pair for pair in known if pair[0] != variable)
-        if len(left) > 1 and t.choose("again", (True, False)):
+        if left:
             t.say(";")
             return show, (left,)
         t.say(".")

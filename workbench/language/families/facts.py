@@ -58,7 +58,7 @@ def build(seed: int) -> Family:
             case "2":
                 say(f"In X the {relation} is Y .")
             case "3":
-                say(f"An old book says that the {relation} of X is Y .")
+                say(f"An old book gives X the {relation} Y .")
             case "4":
                 say(f"For X the {relation} is called Y .")
             case "5":
