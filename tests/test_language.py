@@ -306,7 +306,7 @@ CERTAIN = {
     "brackets": lambda words, i: words[i] in (")", "]", "}"),
     "machine": lambda words, i: words[i - 2 : i] == ["and", "is"],
     "map": lambda words, i: words[i - 1] == "reach" or words[i - 2 : i] == ["in", "17"],
-    "code": lambda words, i: words[i - 1] == "gives",
+    "code": lambda words, i: words[i - 2] == "print",
     "professions": lambda words, i: words[i - 1] == "works",
 }
 
@@ -505,11 +505,12 @@ def test_code_prints_what_was_assigned(language):
     for words, _ in told(language, "code"):
         values = {}
         for at, word in enumerate(words):
-            if word == "=":
-                copies += words[at + 1] in values
-                values[words[at - 1]] = values.get(words[at + 1], words[at + 1])
-            if word == "gives":
-                assert words[at + 1] == values[words[at - 1]]
+            if word == "set":
+                copies += words[at + 2] in values
+                values[words[at + 1]] = values.get(words[at + 2], words[at + 2])
+            if word == "print":
+                assert words[at + 2] == values.pop(words[at + 1])
+        assert not values
     assert copies > 20
 
 

@@ -13,9 +13,8 @@ import signal
 import sys
 import threading
 import time
-from collections import ChainMap
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +56,6 @@ class Recipe:
     precision: str = "float32"
     """Of the matrix products of training: ``"bfloat16"`` is faster where the processor has it."""
 
-    start: str = ""
-    """A directory whose weights to begin with, of the same shape; random ones if empty."""
-
     layers: int = 5
     """Blocks."""
 
@@ -92,9 +88,6 @@ def build_model(recipe: Recipe) -> Any:
             tie_word_embeddings=False,
         )
     )
-    if recipe.start:
-        begun = GPTNeoXForCausalLM.from_pretrained(recipe.start, dtype=torch.float32)
-        model.load_state_dict(begun.state_dict())
     # The fused attention of half precision on CPU takes longer than all the rest, so there it goes step by step.
     model.set_attn_implementation("eager" if recipe.precision == "bfloat16" else "sdpa")
     return model
@@ -167,7 +160,7 @@ class Run:
 
     def save(self) -> None:
         """Write weights and optimiser in one atomic file."""
-        held = ChainMap(*(optimiser.state for optimiser in self.optimisers))
+        held = {p: state for optimiser in self.optimisers for p, state in optimiser.state.items()}
         state = {f"weight.{i}": p.detach() for i, p in enumerate(self.parameters)}
         for i, p in enumerate(self.parameters):
             state |= {f"{key}.{i}": value for key, value in held.get(p, {}).items()}
@@ -262,14 +255,13 @@ def write(run: Run, exam: Exam, shown: pd.DataFrame, seconds: float) -> None:
     model = run.model.eval().half()
     model.save_pretrained(run.directory)
     build_tokenizer().save_pretrained(run.directory)
-    recipe = replace(run.recipe, start=Path(run.recipe.start).name)  # a card is of no machine
     options = " ".join(
-        f"--{f.name} {getattr(recipe, f.name)}" for f in fields(Recipe) if getattr(recipe, f.name) != f.default
+        f"--{f.name} {getattr(run.recipe, f.name)}" for f in fields(Recipe) if getattr(run.recipe, f.name) != f.default
     )
     card = {
         "what": "a small transformer trained on the built-in language of workbench, in half precision",
         "command": f"python -m workbench.language.train DIRECTORY {options}".strip(),
-        "recipe": asdict(recipe),
+        "recipe": asdict(run.recipe),
         "parameters": sum(p.numel() for p in model.parameters()),
         "minutes": round(seconds / 60, 1),
         "exam": figures(exam, shown),
