@@ -52,4 +52,4 @@ def build(seed: int) -> Family:
             return show, (left,)
         t.say(".")
 
-    return Family("code", begin, {"code": TaskSpec("value", "digit")}, weight=1.5)
+    return Family("code", begin, {"code": TaskSpec("value", "digit")}, weight=2.0)
