@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from workbench.exercises import tour
+from workbench.exercises import tour, world
 from workbench.exercises.exercise import Exercise
 from workbench.exercises.keys import key, seal
 
@@ -83,9 +83,15 @@ def test_hints_are_three_in_order():
 
 
 @pytest.mark.parametrize(
-    ("exercise", "right"), [(tour.KEPT, "less than a twentieth"), (tour.CONTROL, "it hardly moves")]
+    ("exercise", "right"),
+    [
+        (tour.KEPT, "less than a twentieth"),
+        (tour.CONTROL, "it hardly moves"),
+        (world.CEILING, "no better than a coin"),
+        (world.VARIANCE, "the linear one"),
+    ],
 )
-def test_the_tour_s_exercises_know_right_from_wrong(exercise, right):
+def test_the_exercises_of_notebooks_know_right_from_wrong(exercise, right):
     wrong = [choice for choice in exercise.choices if choice != right]
     assert len(wrong) >= 2
     assert exercise.check(right)

@@ -60,12 +60,12 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(tmp_path):
     assert card["exam"]["kl_nats_per_token"] > 0
     assert not (whole / "unfinished.safetensors").exists()
     tokens = torch.arange(3, 20)[None]
-    logits = {step: load_model(f"{whole}@{step}")(tokens) for step in (0, 100)}
-    assert not torch.allclose(logits[0], logits[100], atol=0.1)
+    logits = {step: load_model(f"{whole}@{step}")(tokens) for step in (0, 50)}
+    assert not torch.allclose(logits[0], logits[50], atol=0.05)
     torch.manual_seed(0)
     untrained = build_model(Recipe(layers=1, width=32)).half().float().eval()
     assert torch.allclose(logits[0], untrained(input_ids=tokens).logits, atol=1e-4)
-    with pytest.raises(ValueError, match=r"has no checkpoint of step '60'; it has 0, 50, 100\."):
+    with pytest.raises(ValueError, match=r"has no checkpoint of step '60'; it has 0, 50\."):
         load_model(f"{whole}@60")
 
 

@@ -124,6 +124,13 @@ def test_widgets_and_pictures_can_be_read_without_running(notebook):
     assert seen[0] == "image/png", "a static picture comes before the first widget"
 
 
+def test_every_figure_is_drawn_with_its_assertion(notebook):
+    drawn = [c for c in code(notebook) if any("image/png" in o.get("data", {}) for o in c.outputs)]
+    assert drawn
+    for cell in drawn:
+        assert ".claims(" in cell.source, f"say what this figure shows, so that it can fail:\n{cell.source}"
+
+
 def test_decisions_are_compared_and_floats_are_not(notebook):
     checked = tagged(notebook, "nbval-check-output")
     assert checked

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from itertools import pairwise
 from math import sqrt
 from pathlib import Path
 
@@ -121,8 +122,36 @@ def test_the_tokenizer_shipped_is_the_language_s(model):
         assert model.tokenizer.encode(text) == documents.tokens[i, : documents.lengths[i] - 1].tolist()
 
 
-def test_the_model_is_small():
+@pytest.mark.parametrize("name", ["tiny-1", "tiny-2"])
+def test_the_other_seeds_know_the_same_language(model, name):
+    other, told = load_model(name), json.loads((SHIPPED / name / "card.json").read_text())
+    assert told["recipe"]["language"] == 0
+    assert told["recipe"]["seed"] != 0
+    assert not torch.allclose(other.W_E, model.W_E, atol=0.1)
+    found = examine(lambda ids: other(ids), Language(0), Language(0).documents(400, split="test", seed=SEED))
+    assert found.kl <= 0.05, f"documents of seed {SEED}"
+    assert found.grammatical_mass >= 0.99, f"documents of seed {SEED}"
+    spread = 4 * sqrt(found.kl_error**2 + told["exam"]["kl_standard_error"] ** 2)
+    assert abs(found.kl - told["exam"]["kl_nats_per_token"]) <= spread, f"documents of seed {SEED}"
+
+
+def test_the_checkpoints_tell_how_the_model_learnt(exam):
+    steps = sorted(int(file.stem) for file in (SHIPPED / "tiny" / "checkpoints").iterdir())
+    assert len(steps) >= 8
+    assert steps[:4] == [0, 50, 100, 200]
+    documents = Language(0).documents(60, split="test", seed=SEED)
+    found = [examine(lambda ids, m=load_model(f"tiny@{n}"): m(ids), Language(0), documents).kl for n in steps]
+    assert all(before > after for before, after in pairwise([*found, exam.kl])), f"documents of seed {SEED}: {found}"
+    assert found[0] > 5
+
+
+def test_what_is_shipped_keeps_to_its_bytes():
+    def size(folder):
+        return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+
     assert sum(p.stat().st_size for p in (SHIPPED / "tiny").iterdir() if p.is_file()) <= 3 * 2**20
+    assert sum(size(SHIPPED / name) for name in ("tiny", "tiny-1", "tiny-2")) <= 30e6
+    assert size(SHIPPED / "dictionary") <= 30e6
 
 
 def test_the_dictionary_is_as_its_card_says(model):

@@ -1,4 +1,4 @@
-"""The shipped notebooks that hold a steering panel, run and steered in JupyterLab with the network blocked."""
+"""The shipped notebooks, run in JupyterLab with the network blocked, and their widgets used by mouse and keyboard."""
 
 from pathlib import Path
 
@@ -65,3 +65,25 @@ def test_it_runs_steers_cancels_and_exports(lab, browser, tmp_path, name):
     assert export.page.get_by_role("region").count() == 3
     export.assert_clean()
     context.close()
+
+
+def test_documents_are_browsed_by_family_and_coloured_by_label_or_surprise(lab):
+    watched = lab.open(NOTEBOOKS / "01_a_world_we_know.ipynb")
+    assert lab.run_all(watched) == []
+    page = watched.page
+    panel = page.locator(".workbench-documents").last
+    panel.scroll_into_view_if_needed()
+    text, family, colour = (panel.locator(at).first for at in (".wb", "select >> nth=0", "select >> nth=1"))
+    family.select_option("machine")
+    panel.get_by_text("machine").first.wait_for()
+    text.get_by_text("whistle").or_(text.get_by_text("horn")).first.wait_for()
+    before = text.inner_text()
+    panel.get_by_role("button", name="More").click()
+    page.wait_for_function("([at, before]) => at.innerText !== before", arg=[text.element_handle(), before])
+    colour.select_option("state: awake")
+    panel.get_by_text("state: awake").first.wait_for()
+    for dark in (True, False):
+        lab.switch(watched, dark=dark)
+        assert page.evaluate(LEAST_CONTRAST, ".workbench-documents .wb") >= 4.5
+    watched.assert_clean()
+    page.context.close()

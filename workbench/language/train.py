@@ -116,8 +116,8 @@ def batches(recipe: Recipe, start: int) -> Iterator[Tensor]:
 
 
 def kept(recipe: Recipe) -> list[int]:
-    """Return the steps whose weights are kept: the untrained model, then ever wider apart."""
-    return [0, *(step for n in range(32) if (step := 50 * 2**n) < recipe.steps)]
+    """Return the steps whose weights are kept: the untrained model, then ever wider apart up to half of the run."""
+    return [0, *(step for n in range(32) if (step := 50 * 2**n) <= recipe.steps // 2)]
 
 
 def lr_at(step: int, recipe: Recipe) -> float:

@@ -58,6 +58,7 @@ class DocumentBrowser(Panel):
         self.colour = ipywidgets.Dropdown(description="Colour", options=[EXACT])
         self.more = ipywidgets.Button(description="More", tooltip="Show other documents")
         super().__init__([ipywidgets.HBox([self.family, self.colour, self.more]), self.tokens], self.state)
+        self.add_class("workbench-documents")
         traitlets.link((self.state, "family"), (self.family, "value"))
         traitlets.dlink((self.state, "error"), (self.tokens, "error"))
         WORKER.run_here(self._draw, self.state)
