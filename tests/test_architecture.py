@@ -24,6 +24,7 @@ ALLOWED = {
     "train_command": {"language", "models", "activations", "dictionaries", "training"},
     "__main__": {"models", "dictionaries", "train_command"},
 }
+# Package → the only room that imports it.
 GATES = {"transformer_lens": "models", "ipywidgets": "views", "anywidget": "views", "matplotlib": "plots"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
