@@ -140,7 +140,8 @@ def test_the_checkpoints_tell_how_the_model_learnt(exam):
     assert len(steps) >= 8
     assert steps[:4] == [0, 50, 100, 200]
     documents = Language(0).documents(60, split="test", seed=SEED)
-    found = [examine(lambda ids, m=load_model(f"tiny@{n}"): m(ids), Language(0), documents).kl for n in steps]
+    models = [load_model(f"tiny@{n}") for n in steps]
+    found = [examine(lambda ids, m=m: m(ids), Language(0), documents).kl for m in models]
     assert all(before > after for before, after in pairwise([*found, exam.kl])), f"documents of seed {SEED}: {found}"
     assert found[0] > 5
 

@@ -5,7 +5,7 @@ from workbench.exercises.keys import key
 
 CEILING = Exercise(
     id="world-ceiling",
-    question="A story has named a place and some things, and no feeling yet. How well can the best probe tell its mood?",
+    question="A story has named a place and things, and no feeling yet. How well can the best probe tell its mood?",
     checker=key("world-ceiling", "c001a12308d01decfb76d4a1ca6212446f69e84369acc36b09b1fc7591475807"),
     hints=(
         "What has the story said of its mood when it has named a place, and nothing more?",

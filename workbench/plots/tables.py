@@ -11,7 +11,7 @@ from workbench.plots.axes import BLUE, INK, VERMILION, blank, inked, legend_abov
 from workbench.plots.plot import Plot
 
 CLOSE = 0.02
-"""Lines do not tell such numbers apart, which another machine may rank otherwise."""
+"""Share of the largest number below which lines tell no two apart: another machine may rank them otherwise."""
 
 NEUTRAL = "#ececec"
 """The colour of a cell that is 0: lighter than both ends of the scale."""
@@ -140,9 +140,10 @@ def _check_finite(name: str, numbers: Tensor) -> None:
 
 def _highest(numbers: Sequence[float], places: Sequence[str]) -> str:
     """Return the places where numbers are highest or nearly so; "" where they hardly differ at all."""
-    if max(numbers) - min(numbers) <= CLOSE:
+    close = CLOSE * max(map(abs, numbers))
+    if max(numbers) - min(numbers) <= close:
         return ""
-    best = [place for place, number in zip(places, numbers, strict=True) if number >= max(numbers) - CLOSE / 2]
+    best = [place for place, number in zip(places, numbers, strict=True) if number >= max(numbers) - close / 2]
     return " and ".join(best) if len(best) <= 2 else f"at {len(best)} of {len(places)} places"
 
 
