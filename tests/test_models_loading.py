@@ -191,8 +191,8 @@ def name_a_missing_shard(path):
         (poison(float("-inf")), r"hold NaN or infinities: gpt_neox\.layers\.1\.mlp\.\S+\.bias is the first of 2 such"),
         (
             configure(intermediate_size=40),
-            r"config\.json of .* gpt_neox\.layers\.0\.mlp\.dense_4h_to_h\.weight is 32 × 40 by config\.json and 32 × 48 "
-            r"in the file\. Put the config\.json of these weights beside them",
+            r"config\.json of .* gpt_neox\.layers\.0\.mlp\.dense_4h_to_h\.weight is 32 × 40 by config\.json and "
+            r"32 × 48 in the file\. Put the config\.json of these weights beside them",
         ),
         (configure(num_hidden_layers=2), r"by config\.json there is no gpt_neox\.layers\.2\.\S+, which the file has"),
         (configure(num_hidden_layers=4), r"incomplete: gpt_neox\.layers\.3\.\S+ is missing"),

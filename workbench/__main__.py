@@ -1,7 +1,6 @@
 """``workbench lab | doctor | train``: thin commands over the package."""
 
 import argparse
-import errno
 import importlib.metadata
 import json
 import os
@@ -13,6 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from workbench.stopping import one_sentence
 
 TOUR = "00_tour.ipynb"
 
@@ -136,13 +137,6 @@ def doctor() -> int:
     return 1 if wrong else 0
 
 
-def reason(error: OSError) -> str:
-    """Say in a few words what the system refused."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return os.strerror(error.errno)
-    return f"{error.strerror or error}" + (f" ('{error.filename}')" if error.filename else "")
-
-
 def kept(unfinished: Path) -> str:
     """Say what a stopped training has on disk."""
     checkpoint, rows = unfinished / "checkpoint.json", unfinished / "rows" / "manifest.json"
@@ -195,7 +189,11 @@ def main(arguments: list[str] | None = None) -> None:
         begin = 2 if words[1:] and not words[1].startswith("-") else 1
         words, options = words[:begin], words[begin:]
     given = parser.parse_args(words, argparse.Namespace(words=words))
-    try:
+
+    def going_on() -> str:
+        return f"{kept(given.directory / 'unfinished')}. Go on with:  {shlex.join(['workbench', *words])}"
+
+    with one_sentence(f"workbench {given.command}", going_on if given.command == "train" else None):
         match given.command:
             case "lab":
                 code = lab(given.directory, given.check, options)
@@ -205,14 +203,6 @@ def main(arguments: list[str] | None = None) -> None:
                 code = train(given)
             case _:
                 code = doctor()
-    except ValueError as error:
-        raise SystemExit(f"workbench {given.command}: {error}") from None
-    except (OSError, KeyboardInterrupt) as error:
-        said = "Stopped" if isinstance(error, KeyboardInterrupt) else f"workbench {given.command}: {reason(error)}"
-        if given.command == "train":
-            said += f"; {kept(given.directory / 'unfinished')}. Go on with:  {shlex.join(['workbench', *words])}"
-        print(said, file=sys.stderr)
-        code = 130 if isinstance(error, KeyboardInterrupt) else 1
     raise SystemExit(code)
 
 
