@@ -16,7 +16,10 @@ from tqdm import tqdm
 
 import workbench.__main__
 from workbench.__main__ import main
-from workbench.dictionaries import load_dictionary
+from workbench.dictionaries import TopK, load_dictionary, save
+from workbench.language import build_tokenizer
+from workbench.language.train import Recipe, build_model
+from workbench.models import Site, fingerprint, load_model
 
 
 def code_of(*arguments):
@@ -33,12 +36,73 @@ def test_doctor_finds_everything_here(capsys):
     assert "workbench lab" in said.splitlines()[-1]
 
 
-def test_doctor_says_what_to_do_where_the_model_is_broken(capsys, monkeypatch):
-    monkeypatch.setattr("workbench.models.load_model", lambda *_, **__: (_ for _ in ()).throw(ValueError("truncated")))
+@pytest.fixture(scope="session")
+def small_parts(tmp_path_factory):
+    """A folder as the shipped one: a small model of the language, untrained, and a dictionary for it."""
+    folder = tmp_path_factory.mktemp("parts")
+    build_model(Recipe(layers=1, width=32)).half().save_pretrained(folder / "tiny")
+    build_tokenizer().save_pretrained(folder / "tiny")
+    dictionary = TopK(32, 64, k=4, sites_in=Site(0))
+    dictionary.initialise(torch.randn(100, 32))
+    dictionary.provenance = {"model": fingerprint(load_model(folder / "tiny", device="cpu"))}
+    save(dictionary, folder / "dictionary")
+    return folder
+
+
+@pytest.fixture
+def parts(small_parts, tmp_path, monkeypatch):
+    """A copy of it to break, in the place of the shipped one."""
+    folder = shutil.copytree(small_parts, tmp_path / "pretrained")
+    for module in ("models.loading", "dictionaries.storage"):
+        monkeypatch.setattr(f"workbench.{module}.PRETRAINED", folder)
+    return folder
+
+
+def test_doctor_is_content_with_a_model_and_its_dictionary(parts, capsys):
+    assert code_of("doctor") == 0
+    said = capsys.readouterr().out
+    assert "shipped model     loads and answers" in said
+    assert "shipped features  64 at 0.resid_post" in said
+
+
+def overwrite(name, size):
+    """Put other bytes, small numbers if read as weights, at the end of a file."""
+
+    def damage(folder):
+        (file,) = folder.glob(name)
+        whole = file.read_bytes()
+        assert len(whole) > size
+        file.write_bytes(whole[:-size] + b"\x11" * size)
+
+    return damage
+
+
+def rename_a_word(folder):
+    file = folder / "tiny" / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    words = tokenizer["model"]["vocab"]
+    words["harbour"] = words.pop("harbor")
+    file.write_text(json.dumps(tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (overwrite("tiny/model.safetensors", 40_000), "the model is not the one that the dictionary was trained on"),
+        (overwrite("tiny/model.safetensors", 2), "the model is not the one that the dictionary was trained on"),
+        (overwrite("dictionary/*.safetensors", 2), "is truncated, corrupt or swapped"),
+        (lambda folder: (folder / "tiny" / "config.json").unlink(), "has no config.json"),
+        (rename_a_word, "the model's vocabulary is not the language's, they differ at 'harbor'"),
+    ],
+)
+def test_doctor_says_what_to_do_where_what_is_shipped_is_broken(parts, capsys, damage, words):
+    damage(parts)
     assert code_of("doctor") == 1
     said = capsys.readouterr().out
-    assert "the shipped model does not load: truncated" in said
+    assert "what is shipped is broken: " in said
+    assert words in said
     assert "pip install --force-reinstall" in said
+    assert "All is well" not in said
 
 
 @pytest.mark.parametrize(
@@ -50,7 +114,9 @@ def test_doctor_says_what_to_do_where_the_model_is_broken(capsys, monkeypatch):
         ("2.11.0+cpu", None),
     ],
 )
-def test_doctor_says_what_to_do_where_a_package_is_missing_or_of_a_wrong_version(capsys, monkeypatch, found, words):
+def test_doctor_says_what_to_do_where_a_package_is_missing_or_of_a_wrong_version(
+    parts, capsys, monkeypatch, found, words
+):
     installed = importlib.metadata.version
 
     def version(name):

@@ -89,6 +89,33 @@ def unusable() -> list[str]:
     return wrong
 
 
+def shipped_parts() -> None:
+    """Print what the shipped model and dictionary are; raise if one of them is not as it was shipped."""
+    from workbench.dictionaries import load_dictionary
+    from workbench.language import Language
+    from workbench.models import load_model, tokenize
+
+    started = time.monotonic()
+    model, dictionary = load_model("tiny", device="cpu"), load_dictionary("tiny")
+    words = model.tokenizer.get_vocab().items() ^ Language.vocabulary.items()
+    if words:
+        raise ValueError(
+            f"the model's vocabulary is not the language's, they differ at {min(word for word, _ in words)!r} (they "
+            "come from two versions of workbench)"
+        )
+    try:
+        dictionary.check(model)
+    except ValueError:
+        raise ValueError(
+            "the model is not the one that the dictionary was trained on (a file is damaged, or they come from two "
+            "versions of workbench)"
+        ) from None
+    best = int(model(tokenize(model, "Today Mia is at the"))[0, -1].argmax())
+    seconds = time.monotonic() - started
+    print(f"shipped model     loads and answers ({model.tokenizer.decode([best])!r}) in {seconds:.1f} s")
+    print(f"shipped features  {dictionary.n_features} at {', '.join(map(str, dictionary.sites_in))}")
+
+
 def doctor() -> int:
     """Print what is installed, what it runs on, and what to do where something is wrong."""
     print(f"python            {sys.version.split()[0]}")
@@ -111,26 +138,12 @@ def doctor() -> int:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     print(f"memory            {pages / 2**30:.1f} GiB")
     try:
-        from workbench.models import load_model, tokenize
-
-        started = time.monotonic()
-        model = load_model("tiny", device="cpu")
-        tokens = tokenize(model, "Today Mia is at the")
-        best = int(model(tokens)[0, -1].argmax())
-        word = model.tokenizer.decode([best])
-        print(f"shipped model     loads and answers ({word!r}) in {time.monotonic() - started:.1f} s")
+        shipped_parts()
     except Exception as error:
         wrong.append(
-            f"the shipped model does not load: {error}\n"
+            f"what is shipped is broken: {error}\n"
             "reinstall with  python -m pip install --force-reinstall --no-deps -e .  in a fresh clone"
         )
-    try:
-        from workbench.dictionaries import load_dictionary
-
-        dictionary = load_dictionary("tiny")
-        print(f"shipped features  {dictionary.n_features} at {', '.join(map(str, dictionary.sites_in))}")
-    except Exception as error:
-        wrong.append(f"the shipped dictionary does not load: {error}")
     if shutil.which("jupyter") is None and not (Path(sys.executable).parent / "jupyter").exists():
         wrong.append("the jupyter command is not on the path: activate the environment that holds workbench")
     print("\n".join(["", *wrong]) if wrong else "\nAll is well. Open the tour with  workbench lab")
