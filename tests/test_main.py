@@ -8,6 +8,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from conftest import WORDS, tokens_of
@@ -162,13 +163,93 @@ def test_an_empty_folder_gets_the_notebooks_and_keeps_them(tmp_path, called):
     assert (tmp_path / "00_tour.ipynb").read_text() == "mine"
 
 
-def test_what_follows_the_folder_goes_to_jupyterlab(tmp_path, monkeypatch, called):
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder as a clone of the repository is."""
+    folder = tmp_path / "clone"
+    (folder / "notebooks" / "images").mkdir(parents=True)
+    (folder / "notebooks" / ".ipynb_checkpoints").mkdir()
+    (folder / "notebooks" / "00_tour.ipynb").write_text("tour")
+    (folder / "notebooks" / "01_more.ipynb").write_text("more")
+    (folder / "notebooks" / "images" / "tour.png").write_bytes(b"picture")
+    monkeypatch.setattr(workbench.__main__, "__file__", str(folder / "workbench" / "__main__.py"))
+    return folder
+
+
+def held(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("[!.]*") if path.is_file()}
+
+
+def test_a_checkout_is_worked_on_in_copies_beside_it(checkout, called, capsys):
+    before = held(checkout)
+    assert code_of("lab") == 0
+    copies = checkout / ".notebooks"
+    assert f"--ServerApp.root_dir={copies}" in called[0]
+    assert f"The notebooks are now in {copies}" in capsys.readouterr().out
+    assert held(copies) == {"00_tour.ipynb": "tour", "01_more.ipynb": "more", "images/tour.png": "picture"}
+    assert sorted(path.name for path in copies.iterdir()) == [
+        ".shipped.json",
+        "00_tour.ipynb",
+        "01_more.ipynb",
+        "images",
+    ]
+    (copies / "Untitled.ipynb").write_text("mine")
+    assert code_of("lab") == 0
+    assert held(copies) == held(checkout / "notebooks") | {"Untitled.ipynb": "mine"}
+    assert {name: text for name, text in held(checkout).items() if ".notebooks" not in name} == before
+    assert capsys.readouterr().out == ""
+
+
+def test_copies_follow_what_is_shipped_but_never_over_a_change(checkout, called, capsys):
+    tour, more = (checkout / "notebooks" / name for name in ("00_tour.ipynb", "01_more.ipynb"))
+    copies = checkout / ".notebooks"
+    assert code_of("lab") == 0
+    (copies / "01_more.ipynb").write_text("my more")
+    tour.write_text("new tour")
+    (checkout / "notebooks" / "images" / "tour.png").write_text("new picture")
+    (checkout / "notebooks" / "02_last.ipynb").write_text("last")
+    capsys.readouterr()
+    assert code_of("lab") == 0
+    assert capsys.readouterr().out == ""
+    whole = {"00_tour.ipynb": "new tour", "images/tour.png": "new picture", "02_last.ipynb": "last"}
+    assert held(copies) == whole | {"01_more.ipynb": "my more"}
+
+    more.write_text("new more")
+    for _ in range(2):
+        assert code_of("lab") == 0
+        assert capsys.readouterr().out == (
+            f"You have changed 01_more.ipynb in {copies}, and so has a new version of workbench: yours stays; to get "
+            "the new one too, rename yours and call workbench lab again.\n"
+        )
+        assert held(copies) == whole | {"01_more.ipynb": "my more"}
+    (copies / "01_more.ipynb").rename(copies / "01_mine.ipynb")
+    assert code_of("lab") == 0
+    assert held(copies) == whole | {"01_mine.ipynb": "my more", "01_more.ipynb": "new more"}
+    assert capsys.readouterr().out == ""
+    more.write_text("newest more")
+    assert code_of("lab") == 0
+    assert held(copies) == whole | {"01_mine.ipynb": "my more", "01_more.ipynb": "newest more"}
+
+
+def test_a_folder_that_is_named_is_worked_on_in_place(checkout, called, monkeypatch):
+    monkeypatch.chdir(checkout)
+    before = held(checkout)
+    assert code_of("lab", "notebooks") == 0
+    assert f"--ServerApp.root_dir={checkout / 'notebooks'}" in called[0]
+    assert held(checkout) == before
+    assert code_of("lab", "mine") == 0
+    (checkout / "notebooks" / "00_tour.ipynb").write_text("new tour")
+    assert code_of("lab", "mine") == 0
+    assert (checkout / "mine" / "00_tour.ipynb").read_text() == "tour"
+
+
+def test_what_follows_the_folder_goes_to_jupyterlab(tmp_path, checkout, monkeypatch, called):
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGINT)
     assert code_of("lab", "--no-browser", "--port", "8951") == 0
     assert called[0][-3:] == ["--no-browser", "--port", "8951"]
-    assert f"--ServerApp.root_dir={Path(workbench.__file__).parent.parent / 'notebooks'}" in called[0]
-    assert not list(tmp_path.iterdir())
+    assert f"--ServerApp.root_dir={checkout / '.notebooks'}" in called[0]
+    assert list(tmp_path.iterdir()) == [checkout]
     assert code_of("lab", "mine", "--port", "8951", "deep.ipynb") == 0
     assert f"--ServerApp.root_dir={tmp_path / 'mine'}" in called[1]
     assert called[1][-3:] == ["--port", "8951", "deep.ipynb"]
@@ -200,13 +281,47 @@ def test_an_installation_without_a_checkout_copies_the_notebooks_that_came_with_
         main(["lab", "other"])
 
 
-def test_a_tour_that_fails_says_so(tmp_path, capsys):
-    import nbformat
+def check(folder, captured, *cells):
+    """Run ``lab --check`` on a shipped tour of these cells, and return its code and what it printed."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbformat.write(notebook, folder / "notebooks" / "00_tour.ipynb")
+    before = held(folder)
+    code = code_of("lab", "--check")
+    assert held(folder) == before, "a check writes nothing"
+    out, err = captured.readouterr()
+    assert err == ""
+    return code, out
 
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("assert 1 > 2, 'a claim'")])
-    nbformat.write(notebook, tmp_path / "00_tour.ipynb")
-    assert code_of("lab", str(tmp_path), "--check") == 1
-    assert "a claim" in capsys.readouterr().out
+
+def test_a_check_runs_the_shipped_tour_and_says_what_it_found(checkout, capsys):
+    (checkout / ".notebooks").mkdir()
+    (checkout / ".notebooks" / "00_tour.ipynb").write_text("mine, and no notebook")
+    code, said = check(checkout, capsys, "x = 41 + 1\nprint('found', x)", "x", "assert x == 42\nprint('so')")
+    assert code == 0
+    assert re.fullmatch(r"found 42\nso\n\n00_tour\.ipynb ran from top to bottom in \d+ s; its claims hold\.\n", said)
+
+
+def test_a_check_of_another_model_does_not_say_that_claims_hold(checkout, capsys):
+    code, said = check(checkout, capsys, "print('not asserted for this model')")
+    assert code == 0
+    assert said.endswith("s; its claims are asserted for the shipped model only.\n")
+    assert "hold" not in said
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("assert 1 > 2, 'a claim'", "a claim"),
+        ("import os; os._exit(1)", "failed: code cell 2 ended its kernel, most often for want of memory; run it by"),
+        ("import time; time.sleep(30)", "failed: code cell 2 took more than 2 s; run it by hand in  workbench lab"),
+    ],
+)
+def test_a_tour_that_fails_says_so(checkout, monkeypatch, capfd, cell, words):
+    monkeypatch.setattr("workbench.__main__.PATIENCE", 2)
+    code, said = check(checkout, capfd, "1", cell)
+    assert code == 1
+    assert words in said
+    assert words == "a claim" or len(said.splitlines()) == 1
 
 
 LINES = [" ".join(WORDS[i - 3] for i in row[1:]) for row in tokens_of(300, 12).tolist()]
