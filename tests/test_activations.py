@@ -1,5 +1,7 @@
 """Harvesting: rows against a naive loop, every kind of source, and what is refused."""
 
+from itertools import pairwise
+
 import datasets
 import pytest
 import torch
@@ -164,13 +166,31 @@ def test_half_precision_on_disk_comes_back_as_float32(tiny_model, tmp_path):
     torch.testing.assert_close(rows, full.rows(slice(None)).acts[Site(1)], rtol=1e-3, atol=1e-3)
 
 
-def test_progress_counts_to_the_end(tiny_model):
+def progress_of(model, source) -> tuple[ActivationStore, list[tuple[int, int]]]:
     seen = []
     store = ActivationStore.collect(
-        tiny_model, DOCUMENTS, [Site(1)], batch_tokens=100, shard_rows=150, progress=lambda *done: seen.append(done)
+        model, source, [Site(1)], batch_tokens=100, shard_rows=150, progress=lambda *done: seen.append(done)
     )
-    assert seen == sorted(seen)
+    return store, seen
+
+
+def test_progress_counts_to_the_end(tiny_model):
+    store, seen = progress_of(tiny_model, DOCUMENTS)
+    assert len(seen) > 4
+    assert all(later[0] > sooner[0] and later[1] > sooner[1] for sooner, later in pairwise(seen))
     assert seen[-1] == (len(DOCUMENTS), len(store))
+
+
+def test_progress_counts_documents_however_they_are_cut(tiny_model):
+    long = " ".join(WORDS[i % len(WORDS)] for i in range(4 * N_CTX))
+    source = ["the cat", long, "", "the dog runs", long, "a cat"]
+    store, seen = progress_of(tiny_model, source)
+    assert seen == sorted(seen)
+    assert seen[-1] == (len(source), len(store))
+    lengths = sorted(len(text.split()) for text in source)
+    for finished, rows in seen:  # which are finished is not told, but they have the rows of the shortest at least
+        assert rows >= sum(lengths[:finished])
+    assert f"{len(source)} documents" in repr(store)
 
 
 # What is refused.

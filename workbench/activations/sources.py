@@ -28,6 +28,9 @@ class Piece:
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     """Label codes beside the tokens."""
 
+    last: bool = True
+    """Whether its document ends with it."""
+
 
 def label_names(source: Source) -> dict[str, tuple[str, ...]]:
     """Return what the label codes of ``source`` mean."""
@@ -109,4 +112,4 @@ def _pieces_of_text(model: TransformerBridge, doc: int, text: str) -> Iterator[P
         raise ValueError(f"Document {doc} of the source: {error}") from error
     step = model.cfg.n_ctx - 1
     for start in range(0, len(rest), step):
-        yield Piece(doc, torch.tensor([first, *rest[start : start + step]]))
+        yield Piece(doc, torch.tensor([first, *rest[start : start + step]]), last=start + step >= len(rest))

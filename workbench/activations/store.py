@@ -93,7 +93,7 @@ class ActivationStore:
             keep_bos: Keep the beginning-of-text token too.
             batch_tokens: How many tokens, padding included, share a forward.
             shard_rows: How many rows make a file, and the work that an interrupt can lose; None is 32 MB.
-            progress: Called after each forward with the documents and rows that are done.
+            progress: Called after each forward with the documents that are finished and the rows that are done.
         """
         manifest = _plan(model, source, sites, dtype, keep_bos, batch_tokens, shard_rows)
         place = None if directory is None else Path(directory).expanduser()
