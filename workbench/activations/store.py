@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.activations.batches import Batches
 from workbench.activations.harvest import DTYPES, Progress, harvest
-from workbench.activations.shards import FileShard, Manifest, Shard, gather
+from workbench.activations.shards import MANIFEST, FileShard, Manifest, Shard, gather
 from workbench.activations.sources import Source, label_names
 from workbench.activations.statistics import Statistics, measure
 from workbench.models import Site, TransformerBridge, fingerprint, record
@@ -98,11 +98,7 @@ class ActivationStore:
         manifest = _plan(model, source, sites, dtype, keep_bos, batch_tokens, shard_rows)
         place = None if directory is None else Path(directory).expanduser()
         if place is not None:
-            place.mkdir(parents=True, exist_ok=True)
-            begun = Manifest.read(place)
-            if begun is not None:
-                for leftover in (*place.glob("*.tmp"), *place.glob(".tmp*")):  # of a writer that was killed
-                    leftover.unlink()
+            begun = _begun(place)
             if begun is not None and begun.parts:
                 manifest = _same(manifest, begun, place)
             else:
@@ -244,6 +240,28 @@ def _plan(
     settings = {"keep_bos": keep_bos, "batch_tokens": batch_tokens, "shard_rows": rows}
     model_name = Path(str(model.cfg.model_name)).name
     return Manifest(fingerprint(model), model_name, widths, name, settings, label_names(source))
+
+
+def _begun(directory: Path) -> Manifest | None:
+    """Return the harvest that was begun in ``directory``, or None if it is new or empty; there is no third."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(
+            f"{str(directory)!r} is a file or lies in one; a store is a directory, so give another."
+        ) from None
+    begun = Manifest.read(directory)
+    # What a killed writer leaves is ours; hidden files are the system's.
+    others = [file.name for file in directory.iterdir() if file.name[0] != "." and file.name != f"{MANIFEST}.tmp"]
+    if begun is None and others:
+        raise ValueError(
+            f"{str(directory)!r} holds no activations, but other things ({min(others)!r} among {len(others)}); "
+            "a store has a directory to itself, so give a new or an empty one."
+        )
+    if begun is not None:
+        for leftover in (*directory.glob("*.tmp"), *directory.glob(".tmp*")):
+            leftover.unlink()
+    return begun
 
 
 def _same(manifest: Manifest, begun: Manifest, directory: Path) -> Manifest:
