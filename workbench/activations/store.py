@@ -175,7 +175,8 @@ class ActivationStore:
         if not held:
             raise ValueError(f"A batch needs at least one site; this store has {', '.join(map(str, self.sites))}.")
         width = sum(self._manifest.sites[str(site)] for site in held)
-        return Batches(self._shards, held, size, seed, buffer_rows or max(size, BUFFER_BYTES // (4 * width)))
+        rows = buffer_rows or max(size, BUFFER_BYTES // (4 * width))
+        return Batches(self._shards, held, size, seed, rows, self._manifest.model)
 
     def statistics(self, site: Site, *, multiple: float | int = 10.0) -> Statistics:
         """Return mean, norm and outliers of ``site``: the rows whose norm exceeds ``multiple`` times the median."""
@@ -243,7 +244,7 @@ def _plan(
 
 
 def _begun(directory: Path) -> Manifest | None:
-    """Return the harvest that was begun in ``directory``, or None if it is new or empty; there is no third."""
+    """Return the harvest that was begun in ``directory``, or None if it is new or empty; refuse any other."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
