@@ -344,6 +344,7 @@ def test_train_writes_a_dictionary_that_loads_and_says_how_it_was_made(tmp_path,
     for bar in ("training text: 100%", "held-out text: 100%", "training: 100%"):
         assert bar in said.err
     assert load_dictionary(out).n_features == 64
+    load_dictionary(out).check(load_model(given[1]))
     told = json.loads((out / "dictionary.json").read_text())["provenance"]
     assert told["command"] == shlex.join(["workbench", "train", "DIRECTORY", *given])
     assert told["rows"] == {"train": 270 * 11, "held_out": 30 * 11}
