@@ -241,7 +241,7 @@ TRUE = [
     ("dose_response", above("this direction", "highest random direction", at=["1", "2"])),
     ("bars", ordered("variance explained", "linear", "xor", times=3.0)),
     ("bars", within("accuracy", 0.99, 1.0)),
-    ("bars", within("variance explained", low=0.2, at=["linear"])),
+    ("bars", within("variance explained", high=0.2, at=["xor"])),
     ("bars", above("accuracy", "variance explained", by=0.5)),
     ("bars", falls("variance explained")),
     ("heatmap", peaks("linear", "a")),
