@@ -29,10 +29,6 @@ def main() -> None:
     right = (certain["accuracy"] * certain["count"]).sum()
     print(f"\nright at {right:.0f} of the {certain['count'].sum()} places where the language leaves one word only")
     print(planted(lambda ids: model(ids), language, seed=seed).to_string(index=False))
-    for other in ("tiny-1", "tiny-2"):
-        seen, few = load_model(other), language.documents(400, split="test", seed=seed)
-        found = examine(lambda ids, seen=seen: seen(ids), language, few)
-        print(f"{other}: KL {found.kl:.4f} ± {found.kl_error:.4f}, grammatical mass {found.grammatical_mass:.4f}")
     (site,) = dictionary.sites_in
     store = ActivationStore.collect(model, language.documents(4000, split="test", seed=seed), [site])
     print(f"\ndictionary at {site}, {len(store)} activations: {fidelity(dictionary, store.rows(slice(None)).acts)}")
