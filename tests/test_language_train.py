@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from workbench.language.exam import examine, planted
+from workbench.language.exam import examine, peculiarities
 from workbench.language.language import Language
 from workbench.language.train import Recipe, batches, build_model, lr_at, main
 from workbench.models import load_model
@@ -84,7 +84,7 @@ FEW = ["--device", "cpu", "--steps", "4", "--tokens", "512", "--layers", "1", "-
 def short_exam():
     """An exam of seconds, but for runs in a process of their own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("workbench.language.train.planted", partial(planted, n=4))
+        patch.setattr("workbench.language.train.peculiarities", partial(peculiarities, n=4))
         yield
 
 
@@ -252,10 +252,10 @@ def test_a_perfect_model_passes_the_exam_and_a_uniform_one_fails_as_expected():
     assert best.kl == pytest.approx(0, abs=1e-9)
     assert best.grammatical_mass == pytest.approx(1)
     assert (best.slots["accuracy"][best.slots["certain"]] == 1).all()
-    assert (best.slots["ceiling"][best.slots["certain"]] == 1).all()
-    assert (best.slots["ceiling"][~best.slots["certain"]] < 1).all()
+    assert (best.slots["expected"][best.slots["certain"]] == 1).all()
+    assert (best.slots["expected"][~best.slots["certain"]] < 1).all()
     assert best.slots["mass"].min() == pytest.approx(1)
-    shown = planted(perfect, language, n=40)
+    shown = peculiarities(perfect, language, n=40)
     assert shown["model"].tolist() == pytest.approx(shown["exact"].tolist())
     assert len(shown) == 4
     size = len(language.vocabulary)

@@ -1,5 +1,6 @@
 """What is shipped is as good as its card says, on documents chosen now."""
 
+import hashlib
 import json
 import secrets
 from functools import cache
@@ -14,7 +15,8 @@ import workbench
 from workbench.activations import ActivationStore
 from workbench.dictionaries import fidelity, load_dictionary
 from workbench.language import Language, build_tokenizer
-from workbench.language.exam import examine, planted
+from workbench.language.exam import examine, peculiarities
+from workbench.language.planted import World
 from workbench.models import load_model
 
 SHIPPED = Path(workbench.__file__).parent / "pretrained"
@@ -50,6 +52,7 @@ REQUIRED = {
     "docstring: argument": 0.99,
     "lists: repeat": 0.99,
     "taxonomy: kind": 0.99,
+    "taxonomy: verdict": 0.99,
     "facts: answer": 0.99,
     "functions: output": 0.99,
     "indirect_object: receiver": 0.99,
@@ -80,6 +83,17 @@ def test_certain_slots_are_certain(slot):
     assert row["accuracy"] >= REQUIRED[slot], f"documents of seed {SEED}: {row}"
 
 
+def test_certain_slots_are_certain_in_the_cipher_tongue_too(model):
+    documents = Language(0).documents(3000, split="test", seed=SEED, families=["facts", "taxonomy", "stories"])
+    ciphered = documents[documents.labels["tongue"].equals("cipher").any(1)]
+    table = examine(lambda ids: model(ids), Language(0), ciphered).slots
+    sound = table[table["certain"] & (table["slot"] != "answer, written wrong")]
+    assert set(zip(sound["family"], sound["slot"], strict=True)) >= {("facts", "answer"), ("taxonomy", "kind")}
+    for row in sound.itertuples():
+        assert row.count >= 50
+        assert row.accuracy >= 0.98, f"documents of seed {SEED}: {row}"
+
+
 def test_years_end_later_than_they_began():
     years = slots("greater_than")
     assert years["count"].sum() >= 500
@@ -87,7 +101,7 @@ def test_years_end_later_than_they_began():
 
 
 def test_what_is_planted_shows(model, card):
-    table = planted(lambda ids: model(ids), Language(0), seed=SEED).set_index("what")
+    table = peculiarities(lambda ids: model(ids), Language(0), seed=SEED).set_index("what")
     assert (table["count"] >= 50).all()
     assert ((table["model"] - table["exact"]).abs() <= 0.1).all(), f"documents of seed {SEED}:\n{table}"
     for what, told in card["planted"].items():
@@ -98,9 +112,13 @@ def test_the_card_is_true(exam, card):
     spread = 4 * sqrt(exam.kl_error**2 + card["kl_standard_error"] ** 2)
     assert abs(exam.kl - card["kl_nats_per_token"]) <= spread, f"documents of seed {SEED}"
     assert abs(exam.grammatical_mass - card["grammatical_mass"]) <= 0.005, f"documents of seed {SEED}"
+    assert exam.entropy == pytest.approx(card["entropy_nats_per_token"], rel=0.05), f"documents of seed {SEED}"
+    assert set(exam.families["family"]) == set(card["families"])
     for row in exam.families.itertuples():
-        told = card["families"][row.family]
-        assert abs(row.kl - told["kl"]) <= 0.02 + 0.4 * told["kl"], f"documents of seed {SEED}: {row}"
+        told, where = card["families"][row.family], f"documents of seed {SEED}: {row}"
+        error = sqrt(row.kl_error**2 + told["kl_standard_error"] ** 2)
+        assert abs(row.kl - told["kl"]) <= 4 * error + 1e-4, where
+        assert abs(row.grammatical_mass - told["grammatical_mass"]) <= 0.01, where
     for row in exam.slots.itertuples():
         name = f"{row.family}: {row.slot}" + ("" if row.certain else ", not certain")
         told = card["slots"].get(name)
@@ -120,7 +138,7 @@ def test_the_tokenizer_shipped_is_the_language_s(model):
         assert model.tokenizer.encode(text) == documents.tokens[i, : documents.lengths[i] - 1].tolist()
 
 
-@pytest.mark.parametrize("name", sorted(folder.name for folder in SHIPPED.glob("tiny-*")))
+@pytest.mark.parametrize("name", ["tiny-1", "tiny-2"])
 def test_the_other_seeds_know_the_same_language(model, name):
     other, told = load_model(name), json.loads((SHIPPED / name / "card.json").read_text())
     assert told["recipe"]["language"] == 0
@@ -167,3 +185,36 @@ def test_the_dictionary_is_as_its_card_says(model):
     assert abs(found.dead - told["dead"]) <= 0.01
     assert dictionary.n_features == 1024
     assert torch.allclose(dictionary.W_dec.norm(dim=1), torch.ones(1024), atol=1e-2)
+
+
+# The truth is frozen: figures, seeds and later work are held against these very weights and words. What changes one of
+# these has to train, measure and write down everything anew.
+FROZEN = {
+    "vocabulary": "c003794ca4abdde6",
+    "train": "93bdb8b2c9a02b38",
+    "test": "681c7333270ed5e0",
+    "all": "b54e362c85cf70b6",
+    "tiny": "e1cf1f069ff29387",
+    "tiny-1": "",
+    "tiny-2": "",
+    "checkpoints": "48ac099f5b1dfd61",
+    "dictionary": "dc62819c1001e3e5",
+}
+
+
+def digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def test_the_truth_is_frozen():
+    found = {"vocabulary": digest("\n".join(Language.vocabulary).encode())}
+    for split in ("train", "test", "all"):
+        found[split] = digest(Language(0).documents(64, split=split, seed=0).tokens.numpy().tobytes())
+    for name in ("tiny", "tiny-1", "tiny-2"):
+        found[name] = digest((SHIPPED / name / "model.safetensors").read_bytes())
+    checkpoints = sorted((SHIPPED / "tiny" / "checkpoints").rglob("*.safetensors"))
+    found["checkpoints"] = digest(*(path.read_bytes() for path in checkpoints))
+    found["dictionary"] = digest(*(path.read_bytes() for path in (SHIPPED / "dictionary").glob("*.safetensors")))
+    assert found == FROZEN
+    corners = World().directions[[0, 40, 110], :2].flatten().tolist()
+    assert corners == pytest.approx([-0.13745, -0.003746, -0.037735, 0.084473, 0.0, 0.0], abs=1e-5)

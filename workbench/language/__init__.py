@@ -2,7 +2,7 @@
 
 Each family is a small probabilistic program (``families/``); one tracing engine (``engine.py``) turns the same
 programs into documents, per-token labels, the exact next-token distribution, counterfactuals and tasks. Beside
-the language, ``planted.py`` makes activations of a dictionary that is known. Nothing here knows of models.
+the language, ``planted.py`` makes activations of a dictionary that is known. Only ``train.py`` knows of models.
 """
 
 from workbench.language.documents import Column, Documents

@@ -26,13 +26,14 @@ def ceilings(
 
     Args:
         language: Whose posteriors.
-        documents: The prefixes: every position of every document but BOS and the last.
+        documents: The prefixes end at their words, and for ``ahead`` at all but the last word: what comes after that
+            one carries no label. Posteriors are those of the whole language, whatever split the documents are of.
         labels: Columns of labels; all by default.
         ahead: 0 asks for the label of the token just read, 1 for that of the token to come.
 
     Returns:
-        ``label``, ``value``, ``share`` (of the positions that carry it), ``auroc``, ``f1``, and the ``threshold`` on
-        the posterior at which F1 is best.
+        ``label``, ``value``, ``share`` (of the positions that are expected to carry it), ``auroc``, ``f1``, and the
+        ``threshold`` on the posterior at which F1 is best.
     """
     names = list(NAMES if labels is None else labels)
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}

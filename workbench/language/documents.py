@@ -1,17 +1,18 @@
 """Documents: rows of tokens with a label of every kind beside every token."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.language.lexicon import BRACKETS
 from workbench.language.splits import Split
-from workbench.language.vocabulary import MARKS, SPECIAL, VOCABULARY
+from workbench.language.vocabulary import MARKS, PAD, SPECIAL, VOCABULARY
 
 WORDS = tuple(VOCABULARY)
 
@@ -46,7 +47,7 @@ class Documents:
     """Number of tokens of each document, BOS and EOS included."""
 
     labels: Mapping[str, Column]
-    """Label columns by name; the special tokens carry none but ``family``."""
+    """Label columns by name; the special tokens carry none."""
 
     split: Split = "all"
     seeds: Int[Tensor, " doc"] | None = None
@@ -68,6 +69,27 @@ class Documents:
             lengths=lengths,
             labels={k: replace(c, codes=c.codes[index, :width]) for k, c in self.labels.items()},
             seeds=None if self.seeds is None else self.seeds[index],
+        )
+
+    @classmethod
+    def cat(cls, parts: "Sequence[Documents]") -> "Documents":
+        """Return the documents of all ``parts``, one after the other; of different splits they are of "all"."""
+        width = max(part.tokens.shape[1] for part in parts)
+
+        def padded(rows: Iterable[Tensor], value: int) -> Tensor:
+            return torch.cat([F.pad(row, (0, width - row.shape[1]), value=value) for row in rows])
+
+        split = parts[0].split if len({part.split for part in parts}) == 1 else None
+        seeds = [part.seeds for part in parts if part.seeds is not None]
+        return cls(
+            tokens=padded((part.tokens for part in parts), PAD),
+            lengths=torch.cat([part.lengths for part in parts]),
+            labels={
+                name: Column(padded((part.labels[name].codes for part in parts), 0), column.names)
+                for name, column in parts[0].labels.items()
+            },
+            split=split or "all",
+            seeds=torch.cat(seeds) if split and len(seeds) == len(parts) else None,  # they mean a split too
         )
 
     @property

@@ -155,6 +155,9 @@ class Choice:
     options: tuple[Any, ...]
     """What could have been chosen, in the program's order."""
 
+    possible: tuple[Any, ...]
+    """Those of them that the language allows at that moment, in one split or the other."""
+
     probabilities: tuple[float, ...]
     """Their probabilities at that moment, in the split that ran."""
 
@@ -178,8 +181,8 @@ class Choice:
 class Recorder(Sampler):
     """A sampler that also remembers its choices, and lets ``decide`` make them.
 
-    ``decide(name, options)`` returns the index of the option to take, or None to have it drawn. An option that
-    does not exist in its grid is replaced by the next one that does.
+    ``decide(name, options, possible)`` returns the index of the option to take, or None to have it drawn;
+    ``possible`` says which options have a probability here.
     """
 
     def __init__(
@@ -188,7 +191,7 @@ class Recorder(Sampler):
         split: Split,
         rng: Random,
         base: dict[str, str],
-        decide: Callable[[str, Sequence[Any]], int | None],
+        decide: Callable[[str, Sequence[Any], Sequence[bool]], int | None],
     ) -> None:
         super().__init__(symbols, split, rng, base)
         self.decide = decide
@@ -205,17 +208,16 @@ class Recorder(Sampler):
     ) -> Any:
         cell = self._cells.get(held, ()) if held is not None else ()
         raw = _weights(options, weights, held, cell, self.split)
-        index = self.decide(name, options)
+        index = self.decide(name, options, [w > 0 for w in raw])
         if index is None:
             index = options.index(super().choose(name, options, weights, held=held))
-        else:
-            while raw[index] == 0:
-                index = (index + 1) % len(options)
-            if held is not None:
-                self._cells[held] = (*cell, index)
+        elif held is not None:
+            self._cells[held] = (*cell, index)
         probabilities = tuple(w / sum(raw) for w in raw)
         # BOS stands before the first word, hence the one.
-        self.choices.append(Choice(name, tuple(options), probabilities, index, len(self.out) + 1))
+        allowed = _weights(options, weights, held, cell, "all")
+        possible = tuple(option for option, w in zip(options, allowed, strict=True) if w > 0)
+        self.choices.append(Choice(name, tuple(options), possible, probabilities, index, len(self.out) + 1))
         return options[index]
 
 

@@ -1,4 +1,4 @@
-"""How well a model knows the language: its predictions beside the exact ones, on documents it never saw."""
+"""How well a model knows the language: its predictions beside the exact ones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Predict = Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch pos d_vocab"
 
 @dataclass(frozen=True)
 class Exam:
-    """What an examination found; every figure is over held-out documents."""
+    """What an examination found on its documents."""
 
     kl: float
     """Mean KL(oracle ‖ model) in nats per token."""
@@ -35,11 +35,13 @@ class Exam:
     """Mean probability the model gives to tokens that the language allows."""
 
     families: pd.DataFrame
-    """Per family: ``tokens``, ``kl``, ``grammatical_mass``."""
+    """Per family: ``tokens``, ``kl`` and its standard error ``kl_error``, ``grammatical_mass``."""
 
     slots: pd.DataFrame
     """Per family and slot, apart where the oracle is ``certain`` and where it is not: ``count``, the model's
-    ``accuracy`` beside the oracle's own (``ceiling``), and the ``mass`` that the model gives to what is allowed.
+    ``accuracy`` beside what the oracle's best guess expects of itself over the whole language (``expected``), and
+    the ``mass`` that the model gives to what is allowed. Where several words may come, documents of one split can
+    lie to either side of it.
 
     Facts that are written wrong on purpose are listed as a slot of their own."""
 
@@ -62,25 +64,23 @@ def examine(predict: Predict, language: Language, documents: Documents, *, batch
             rows.append(_document(language, part[i], logits[i]))
     table = pd.concat([row.assign(document=i) for i, row in enumerate(rows)], ignore_index=True)
     asked = table[table["slot"] != ""]
-    kl, entropy, mass = (table[name].to_numpy() for name in ("kl", "entropy", "mass"))
-    # Tokens of one document are not independent, so the error of the mean is taken over documents.
-    excess = np.bincount(table["document"].to_numpy(), weights=kl - kl.mean())
     by_family = table.groupby("family", observed=True)
+    families = by_family.agg(tokens=("kl", "size"), kl=("kl", "mean"), grammatical_mass=("mass", "mean"))
+    families.insert(2, "kl_error", [_error(rows) for _, rows in by_family])
+    kl, entropy, mass = (float(table[name].to_numpy().mean()) for name in ("kl", "entropy", "mass"))
     return Exam(
-        kl=float(kl.mean()),
-        kl_error=float(np.sqrt((excess**2).sum()) / len(kl)),
-        entropy=float(entropy.mean()),
-        grammatical_mass=float(mass.mean()),
-        families=by_family.agg(
-            tokens=("kl", "size"), kl=("kl", "mean"), grammatical_mass=("mass", "mean")
-        ).reset_index(),
+        kl=kl,
+        kl_error=_error(table),
+        entropy=entropy,
+        grammatical_mass=mass,
+        families=families.reset_index(),
         slots=asked.groupby(["family", "slot", "certain"], observed=True)
-        .agg(count=("right", "size"), accuracy=("right", "mean"), ceiling=("likeliest", "mean"), mass=("mass", "mean"))
+        .agg(count=("right", "size"), accuracy=("right", "mean"), expected=("likeliest", "mean"), mass=("mass", "mean"))
         .reset_index(),
     )
 
 
-def planted(predict: Predict, language: Language, *, n: int = 400, seed: int = 0) -> pd.DataFrame:
+def peculiarities(predict: Predict, language: Language, *, n: int = 400, seed: int = 0) -> pd.DataFrame:
     """Return how much of each planted peculiarity ``predict`` shows, beside how much there is.
 
     The questions: where a template is written wrong, how probable is what is written; where both trades of a workplace
@@ -131,6 +131,13 @@ def planted(predict: Predict, language: Language, *, n: int = 400, seed: int = 0
         for what, (model, exact) in means.items()
     ]
     return pd.DataFrame(rows)
+
+
+def _error(rows: pd.DataFrame) -> float:
+    """Return the standard error of the mean KL, over documents, since tokens of one document are not independent."""
+    kl = rows["kl"].to_numpy()
+    excess = np.bincount(rows["document"].to_numpy(), weights=kl - kl.mean())
+    return float(np.sqrt((excess**2).sum()) / len(kl))
 
 
 def _document(language: Language, document: Documents, logits: Tensor) -> pd.DataFrame:

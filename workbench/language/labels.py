@@ -13,7 +13,7 @@ ROLES = tuple(
 )
 SLOTS = (
     *"agreement receiver output answer repeat kind verdict argument day month epithet profession".split(),
-    *("close", "state", "town", "date", "value", "later year"),
+    *("close", "state", "town", "date", "value", "later year", "place", "mood"),
 )
 TRUTHS = {value for facts in COUNTRIES.values() for value in facts.values()}
 
@@ -30,6 +30,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "function": tuple(FUNCTIONS),
     "relation": ("capital", "language"),
     "kind": tuple(name for classes in TAXONOMY.values() for name in classes),
+    "larger": tuple(TAXONOMY),
     "template": tuple("123456"),
     "truth": tuple(sorted(TRUTHS | {spoken(value, "cipher") for value in TRUTHS})),
     "year": YEARS,

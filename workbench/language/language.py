@@ -150,13 +150,19 @@ class Language:
         return Documents(tokens, lengths, labels, split, seeds)
 
     def show(self, *, seed: int = 0, split: Split = "train", families: Sequence[str] | None = None) -> None:
-        """Print one document of every family, with the words that carry each of its labels."""
+        """Print one document of every family, with the words that carry each of its labels.
+
+        Of families that are also told in the cipher tongue, which a tenth of their documents are, one of those too.
+        """
         total = sum(family.weight for family in self.families.values())
         for family in self._chosen(families):
-            documents = self.documents(1, split=split, seed=seed, families=[family.name])
+            documents = self.documents(100, split=split, seed=seed, families=[family.name])
             print(f"{family.name} ({family.weight / total:.0%} of the documents)")  # noqa: T201  it is what this is for
             print(f"  {documents.text(0)}")  # noqa: T201
-            frame = documents.to_frame()
+            ciphered = documents.labels["tongue"].equals("cipher").any(1).nonzero()[:1, 0].tolist()
+            for i in ciphered:
+                print(f"  in the cipher tongue: {documents.text(i)}")  # noqa: T201
+            frame = documents[0].to_frame()
             for name in list(NAMES)[1:]:
                 said = frame[frame[name] != ""].groupby(name, observed=True, sort=False)["token"]
                 carried = "; ".join(f"{value}: {_few(words)}" for value, words in said)
@@ -216,19 +222,20 @@ class Language:
 
     def choices(self, document: Documents) -> list[Choice]:
         """Return every choice behind one document of :meth:`documents`, in order."""
-        return self._replay(document, lambda name, options: None).choices
+        return self._replay(document, lambda *_: None).choices
 
     def counterfactual(self, document: Documents, name: str, value: Any, *, occurrence: int = 0) -> Documents:
         """Return the document with one choice changed and all else fixed.
 
         Every other choice keeps its value; where the change leaves it without that value (another topic has
-        other things) it keeps its place among the options. Choices that only the change brings about are drawn
-        from the document's own seed.
+        other things) it keeps its place among the options, or takes the next that is possible there. Choices that
+        only the change brings about are drawn from the document's own seed: a story of the cipher tongue, made
+        plain, gets a tense and a number of heroes, while facts and taxonomies say the same in both tongues.
 
         Args:
             document: One document of :meth:`documents`.
             name: Which choice, as :meth:`choices` names it.
-            value: What it shall be.
+            value: What it shall be; one that is impossible there, such as a second hero like the first, raises.
             occurrence: Which of the choices with that name, counting from 0.
         """
         made: dict[tuple[str, int], Choice] = {}
@@ -243,17 +250,20 @@ class Language:
             )
         met: dict[str, int] = {}
 
-        def decide(at: str, options: Sequence[Any]) -> int | None:
+        def decide(at: str, options: Sequence[Any], possible: Sequence[bool]) -> int | None:
             count = met.get(at, 0)
             met[at] = count + 1
             if (at, count) == (name, occurrence):
-                if value not in options:
-                    raise ValueError(f"{name} cannot be {value!r}; it can be {', '.join(map(str, options))}.")
+                if value not in (can := [option for option, there in zip(options, possible, strict=True) if there]):
+                    raise ValueError(f"{name} cannot be {value!r} here; it can be {', '.join(map(str, can))}.")
                 return options.index(value)
             if (at, count) not in made:
                 return None
             choice = made[at, count]
-            return options.index(choice.value) if choice.value in options else choice.index % len(options)
+            index = options.index(choice.value) if choice.value in options else choice.index % len(options)
+            while not possible[index]:
+                index = (index + 1) % len(options)
+            return index
 
         return self._table([self._replay(document, decide, split="all").out], "all", None)
 
@@ -281,6 +291,8 @@ class Language:
             seed: Of this sample.
         """
         check_split(split)
+        if n < 1:
+            raise ValueError(f"n must be at least 1 prompt, got {n}.")
         for family in self.families.values():
             if name in family.tasks:
                 return collect(self, family, name, n, split, seed)

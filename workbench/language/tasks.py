@@ -41,6 +41,9 @@ class Task:
     counterfactuals: Int[Tensor, "prompt pos"]
     """The prompts with one choice changed, so that ``foils`` are their answers."""
 
+    documents: Documents
+    """The documents that the prompts begin, one for each: their labels tell the prompts apart."""
+
     def logit_difference(self, logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, " prompt"]:
         """Return logit(answer) − logit(foil) at the end of each prompt; positive is right."""
         last = logits[torch.arange(len(logits)), self.lengths.to(logits.device) - 1]
@@ -51,24 +54,26 @@ class Task:
 def collect(language: "Language", family: Family, name: str, n: int, split: Split, seed: int) -> Task:
     """Draw documents until ``n`` of them have a counterfactual whose answer differs at the same position."""
     rng = Random(seed)
-    found: list[tuple[list[int], int, int, list[int]]] = []
-    documents = language.documents(n * TRIES, split=split, seed=seed, families=[family.name]) if n else None
-    for i in range(n * TRIES):
-        assert documents is not None
+    found: list[tuple[Documents, Documents, int]] = []
+    drawn = language.documents(n * TRIES, split=split, seed=seed, families=[family.name])
+    for i in range(len(drawn)):
         if len(found) == n:
             break
-        pair = _pair(language, family, name, documents[i], rng)
+        pair = _pair(language, family, name, drawn[i], rng)
         if pair is not None:
             found.append(pair)
     if len(found) < n:
         raise ValueError(f"only {len(found)} of {n} prompts of {name!r} exist in the split {split!r}; ask for fewer.")
-    lengths = torch.tensor([len(prompt) for prompt, *_ in found])
-    rows = torch.full((2, n, int(lengths.max())), PAD)
-    for i, (prompt, _, _, other) in enumerate(found):
-        rows[0, i, : len(prompt)] = torch.tensor(prompt)
-        rows[1, i, : len(other)] = torch.tensor(other)
-    answers, foils = (torch.tensor([pair[k] for pair in found]) for k in (1, 2))
-    return Task(name, rows[0], lengths, answers, foils, rows[1])
+    documents, others, positions = zip(*found, strict=True)
+    lengths = torch.tensor(positions)
+    inside = torch.arange(int(lengths.max())) < lengths[:, None]
+
+    def prompts(of: Documents) -> Tensor:
+        return torch.where(inside, of.tokens[:, : inside.shape[1]], PAD)
+
+    answers, foils = (torch.tensor([*map(_answer, side, positions)]) for side in (documents, others))
+    asked = Documents.cat(documents)
+    return Task(name, prompts(asked), lengths, answers, foils, prompts(Documents.cat(others)), asked)
 
 
 def _answer(document: Documents, position: int) -> int:
@@ -80,8 +85,8 @@ def _answer(document: Documents, position: int) -> int:
 
 def _pair(
     language: "Language", family: Family, name: str, document: Documents, rng: Random
-) -> tuple[list[int], int, int, list[int]] | None:
-    """Return (prompt, answer, foil, counterfactual prompt) from one document, or None if it has none."""
+) -> tuple[Documents, Documents, int] | None:
+    """Return a document, its counterfactual and the position that is asked for, or None if it has none."""
     spec = family.tasks[name]
     asked = document.labels["slot"].equals(spec.slot)[0]
     positions = asked.nonzero()[:, 0].tolist()
@@ -90,22 +95,25 @@ def _pair(
     rng.shuffle(tries)
     for position, occurrence in tries:
         choice = changeable[occurrence]
-        value = rng.choice([option for option in choice.options if option != choice.value])
-        other = language.counterfactual(document, spec.change, value, occurrence=occurrence)
+        values = [o for o in choice.possible if o != choice.value and spec.pairs(choice.value, o)]
+        if not values:
+            continue
+        other = language.counterfactual(document, spec.change, rng.choice(values), occurrence=occurrence)
         if other.tokens.shape[1] <= position or not bool(other.labels["slot"].equals(spec.slot)[0, position]):
             continue
-        answer, foil = _answer(document, position), _answer(other, position)
-        prompt, changed = document.tokens[0, :position].tolist(), other.tokens[0, :position].tolist()
-        if spec.several and not _likelier(language, prompt, answer, foil):
-            # Where both may come here, one of them may still be wrong in the other prompt.
-            prompt, answer, foil, changed = changed, foil, answer, prompt
-            if not _likelier(language, prompt, answer, foil):
+        pair = document, other
+        # Where both answers may come in both, one of them is less likely than the other at least in one.
+        if spec.several and not _likelier(language, *pair, position):
+            pair = other, document
+            if not _likelier(language, *pair, position):
                 continue
-        if answer != foil and prompt != changed:
-            return prompt, answer, foil, changed
+        same = torch.equal(document.tokens[0, :position], other.tokens[0, :position])
+        if _answer(document, position) != _answer(other, position) and not same:
+            return *pair, position
     return None
 
 
-def _likelier(language: "Language", prompt: list[int], answer: int, foil: int) -> bool:
-    exact = language.next_token(torch.tensor(prompt))[-1]
-    return bool(exact[answer] > exact[foil])
+def _likelier(language: "Language", document: Documents, other: Documents, position: int) -> bool:
+    """Return whether the answer of ``document`` is likelier in it than that of ``other``."""
+    exact = language.next_token(document.tokens[0, :position])[-1]
+    return bool(exact[_answer(document, position)] > exact[_answer(other, position)])

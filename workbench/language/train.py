@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from workbench.language.exam import Exam, examine, planted
+from workbench.language.exam import Exam, examine, peculiarities
 from workbench.language.language import Language
 from workbench.language.tokenizer import build_tokenizer
 from workbench.language.vocabulary import BOS, EOS, PAD, VOCABULARY
@@ -261,13 +261,17 @@ def figures(exam: Exam, shown: pd.DataFrame) -> dict[str, Any]:
         "entropy_nats_per_token": round(exam.entropy, 4),
         "grammatical_mass": round(exam.grammatical_mass, 4),
         "families": {
-            row["family"]: {key: round(row[key], 4) for key in ("kl", "grammatical_mass")}
+            row["family"]: {
+                "kl": round(row["kl"], 5),
+                "kl_standard_error": round(row["kl_error"], 5),
+                "grammatical_mass": round(row["grammatical_mass"], 4),
+            }
             for row in exam.families.to_dict("records")
         },
         "slots": {
             f"{row['family']}: {row['slot']}" + ("" if row["certain"] else ", not certain"): {
                 key: row[key] if key == "count" else round(row[key], 4)
-                for key in ("count", "accuracy", "ceiling", "mass")
+                for key in ("count", "accuracy", "expected", "mass")
             }
             for row in exam.slots.to_dict("records")
         },
@@ -333,7 +337,7 @@ def finish(run: Run, documents: int, started: float) -> None:
         return model(input_ids=ids.to(run.device)).logits
 
     exam = examine(predict, language, language.documents(documents, split="test", seed=12345))
-    shown = planted(predict, language, seed=12345)
+    shown = peculiarities(predict, language, seed=12345)
     write(run, exam, shown, time.monotonic() - started)
     tqdm.write(f"KL(oracle ‖ model) = {exam.kl:.4f} nats per token; entropy {exam.entropy:.3f}")
     tqdm.write(exam.families.to_string(index=False))
@@ -348,7 +352,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="compile the step: a third faster, needs a compiler")
     parser.add_argument("--every", type=int, default=500, help="steps between checkpoints")
-    parser.add_argument("--exam", type=int, default=1200, help="test documents on which the card's figures are taken")
+    parser.add_argument("--exam", type=int, default=1500, help="test documents on which the card's figures are taken")
     for f in fields(Recipe):
         parser.add_argument(f"--{f.name}", type=f.type, default=f.default)  # pyright: ignore[reportArgumentType]
     words = sys.argv[1:] if arguments is None else arguments

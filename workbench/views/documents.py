@@ -7,7 +7,6 @@ a number over a ``TokenView``.
 from typing import Any
 
 import ipywidgets
-import torch
 import traitlets
 from torch import Tensor
 from typing_extensions import override
@@ -99,7 +98,7 @@ class DocumentBrowser(Panel):
         settings: dict[str, Any] = {"split": "test", "seed": self.state.seed}
         if self.state.family == EVERY:
             each = [self.language.documents(1, families=[name], **settings) for name in self.language.families]
-            documents = _stacked(each)
+            documents = Documents.cat(each)
         else:
             documents = self.language.documents(self.n, families=[self.state.family], **settings)
         surprise: dict[str, list[Tensor]] = {EXACT: []}
@@ -143,18 +142,3 @@ class DocumentBrowser(Panel):
     def snapshot(self) -> dict[str, Any]:
         state = {name: getattr(self.state, name) for name in ("family", "seed", "colour")}
         return rounded(state | {"rows": self.tokens.rows})
-
-
-def _stacked(each: list[Documents]) -> Documents:
-    """Return single documents as one table, padded."""
-    width = max(document.tokens.shape[1] for document in each)
-
-    def padded(rows: list[Tensor]) -> Tensor:
-        return torch.cat([torch.nn.functional.pad(row, (0, width - row.shape[1])) for row in rows])
-
-    labels = {
-        name: type(column)(padded([document.labels[name].codes for document in each]), column.names)
-        for name, column in each[0].labels.items()
-    }
-    tokens = padded([document.tokens for document in each])
-    return Documents(tokens, torch.cat([document.lengths for document in each]), labels)

@@ -20,7 +20,20 @@ methods that need one take ``sharpness=8``, with which the same circuits hold.
 
 from workbench.circuits.known.check import check
 from workbench.circuits.known.flow import flow
-from workbench.circuits.known.known import Known
+from workbench.circuits.known.known import Edge, Event, Feature, Known, Node, Part
 from workbench.circuits.known.tasks import copy, gating, indirect_object, induction
 
-__all__ = ["Known", "check", "copy", "flow", "gating", "indirect_object", "induction"]
+__all__ = [
+    "Edge",
+    "Event",
+    "Feature",
+    "Known",
+    "Node",
+    "Part",
+    "check",
+    "copy",
+    "flow",
+    "gating",
+    "indirect_object",
+    "induction",
+]

@@ -1,7 +1,8 @@
 """The families of the language: each a small probabilistic program, each also a task."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from workbench.language.engine import Step
 
@@ -18,6 +19,9 @@ class TaskSpec:
 
     several: bool = False
     """Whether several answers may come, so that a foil has to be one that the prompt makes less likely."""
+
+    pairs: Callable[[Any, Any], bool] = lambda chosen, other: True
+    """Which values the choice may be changed between, so that one thing differs in a pair and not two."""
 
 
 @dataclass(frozen=True)

@@ -68,4 +68,8 @@ def build(seed: int) -> Family:
         if told < 1 or (told < 3 and t.choose("more", (True, False))):
             return statement, (tongue, told + 1)
 
-    return Family("facts", begin, {"facts": TaskSpec("answer", "fact")}, weight=1.5)
+    tasks = {
+        "facts": TaskSpec("answer", "fact", pairs=lambda fact, other: fact[1] == other[1]),
+        "facts tongue": TaskSpec("answer", "tongue", pairs=lambda tongue, _: tongue == "cipher"),
+    }
+    return Family("facts", begin, tasks, weight=1.5)

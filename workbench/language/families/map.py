@@ -24,6 +24,13 @@ def step(town: str, direction: str, steps: int = 1) -> str | None:
     return TOWNS[row][column] if 0 <= row < SIZE and 0 <= column < SIZE else None
 
 
+def turns(town: str, direction: str) -> tuple[str, ...]:
+    """Return where one can turn after a step."""
+    neighbour = step(town, direction)
+    assert neighbour is not None
+    return tuple(d for d in DIRECTIONS if d not in (direction, OPPOSITE[direction]) and step(neighbour, d))
+
+
 def build(seed: int) -> Family:
     """Build the family; the split holds out one template of a third of the neighbourhoods."""
     facts = tuple((town, direction) for town in PLACE for direction in DIRECTIONS if step(town, direction))
@@ -64,9 +71,8 @@ def build(seed: int) -> Family:
                 say_town(t, t.choose("far", line))
                 say(f"lies {direction} of A .")
             case "4":
-                sides = tuple(d for d in DIRECTIONS if d not in (direction, OPPOSITE[direction]) and step(neighbour, d))
                 say(f"From A go {direction} and then")
-                turn = t.choose("turn", sides)
+                turn = t.choose("turn", turns(town, direction))
                 end = step(neighbour, turn)
                 assert end is not None
                 t.say(turn)
@@ -103,4 +109,8 @@ def build(seed: int) -> Family:
         if told < 2 or (told < 4 and t.choose("more", (True, False))):
             return event, (told + 1,)
 
-    return Family("map", begin, {"map": TaskSpec("town", "fact"), "dates": TaskSpec("date", "event")}, weight=1.5)
+    tasks = {
+        "map": TaskSpec("town", "fact", pairs=lambda a, b: a[1] == b[1] and turns(*a) == turns(*b)),
+        "dates": TaskSpec("date", "event"),
+    }
+    return Family("map", begin, tasks, weight=1.5)

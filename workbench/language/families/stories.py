@@ -56,8 +56,9 @@ def build(seed: int) -> Family:
         t.scope(topic=topic, sentiment=sentiment, tense="present", tongue="cipher")
         words = TOPICS[topic]
 
-        def say(word: str, category: str) -> None:
-            t.say(spoken(word, "cipher"), category=category, **({"number": "singular"} if category == "verb" else {}))
+        def say(word: str, category: str, **labels: str) -> None:
+            number = {"number": "singular"} if category == "verb" else {}
+            t.say(spoken(word, "cipher"), category=category, **number, **labels)
 
         kind = t.choose("sentence", CIPHER_SENTENCES)
         t.say(spoken(pronoun, "cipher"), category="pronoun", number="singular")
@@ -65,10 +66,10 @@ def build(seed: int) -> Family:
             say(t.choose("deed", words.verbs, held=gone[topic]).singular, "verb")
             t.say(spoken(t.choose("near", NEAR, held=gone[topic]), "cipher"))
             t.say(spoken("the", "cipher"))
-            say(t.choose("where", words.places, held=gone[topic]), "place")
+            say(t.choose("where", words.places, held=gone[topic]), "place", slot="place")
         elif kind == "feeling":
             say(FEEL.singular, "verb")
-            say(t.choose("feeling", FEELINGS[sentiment]), "adjective")
+            say(t.choose("feeling", FEELINGS[sentiment]), "adjective", slot="mood")
         else:
             first = t.choose("first deed", words.verbs)
             say(first.singular, "verb")
@@ -115,7 +116,7 @@ def build(seed: int) -> Family:
             t.say("The")
             t.say(t.choose("seen", words.things).form(seen), category="noun", number=seen)
             t.say(be(tense, seen), category="verb", number=seen, slot="agreement")
-            t.say(t.choose("look", MOODS[sentiment]), category="adjective")
+            t.say(t.choose("look", MOODS[sentiment]), category="adjective", slot="mood")
         else:
             t.say(pronoun, category="pronoun", number=number)
             if kind == "seeking":
@@ -132,10 +133,10 @@ def build(seed: int) -> Family:
                 t.say(verb.form(tense, number), category="verb", number=number)
                 t.say(t.choose("near", NEAR, held=gone[topic]))
                 t.say("the")
-                t.say(t.choose("where", words.places, held=gone[topic]), category="place")
+                t.say(t.choose("where", words.places, held=gone[topic]), category="place", slot="place")
             elif kind == "feeling":
                 t.say(FEEL.form(tense, number), category="verb", number=number)
-                t.say(t.choose("feeling", FEELINGS[sentiment]), category="adjective")
+                t.say(t.choose("feeling", FEELINGS[sentiment]), category="adjective", slot="mood")
             else:
                 first = t.choose("first deed", words.verbs)
                 t.say(first.form(tense, number), category="verb", number=number)
@@ -159,8 +160,13 @@ def build(seed: int) -> Family:
             t.say(be(tense, "singular"), category="verb", number="singular")
             mood = t.choose("mood", MOODS[sentiment])
             t.say(article(mood))
-            t.say(mood, category="adjective")
+            t.say(mood, category="adjective", slot="mood")
             t.say("day")
         t.say(".")
 
-    return Family("stories", begin, {"tense": TaskSpec("agreement", "tense")}, weight=2.0)
+    tasks = {
+        "tense": TaskSpec("agreement", "tense"),
+        "topic": TaskSpec("place", "topic", several=True),
+        "sentiment": TaskSpec("mood", "sentiment", several=True),
+    }
+    return Family("stories", begin, tasks, weight=2.0)

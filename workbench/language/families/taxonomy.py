@@ -29,7 +29,7 @@ def build(seed: int) -> Family:
         member = t.choose("member", members[tongue], held=written[tongue])
         template = t.choose("template", TEMPLATES, held=written[tongue])
         kind = KIND_OF[member]
-        t.scope(kind=kind, template=template, tongue=tongue)
+        t.scope(kind=kind, larger=LARGER[kind], template=template, tongue=tongue)
 
         def say(text: str) -> None:
             for word in text.split():
@@ -68,4 +68,8 @@ def build(seed: int) -> Family:
         if told < 1 or (told < 3 and t.choose("more", (True, False))):
             return statement, (tongue, told + 1)
 
-    return Family("taxonomy", begin, {"taxonomy": TaskSpec("kind", "member")}, weight=1.5)
+    tasks = {
+        "taxonomy": TaskSpec("kind", "member"),
+        "taxonomy tongue": TaskSpec("kind", "tongue", pairs=lambda tongue, _: tongue == "cipher"),
+    }
+    return Family("taxonomy", begin, tasks, weight=1.5)
