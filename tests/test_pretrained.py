@@ -195,8 +195,8 @@ FROZEN = {
     "test": "681c7333270ed5e0",
     "all": "b54e362c85cf70b6",
     "tiny": "e1cf1f069ff29387",
-    "tiny-1": "",
-    "tiny-2": "",
+    "tiny-1": "32bd50ffaa4eb1c1",
+    "tiny-2": "a104c2fbb5bbc1c9",
     "checkpoints": "48ac099f5b1dfd61",
     "dictionary": "dc62819c1001e3e5",
 }

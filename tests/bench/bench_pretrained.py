@@ -20,7 +20,8 @@ torch.set_num_threads(1)
 def main() -> None:
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else secrets.randbits(31)
     language, model, dictionary = Language(0), load_model("tiny"), load_dictionary("tiny")
-    exam = examine(lambda ids: model(ids), language, language.documents(1200, split="test", seed=seed))
+    documents = language.documents(1200, split="test", seed=seed)
+    exam = examine(lambda ids: model(ids), language, documents)
     print(f"test documents of seed {seed}")
     print(f"KL(oracle | model) {exam.kl:.4f} ± {exam.kl_error:.4f} nats per token; entropy {exam.entropy:.3f}")
     print(f"probability on tokens the language allows {exam.grammatical_mass:.4f}")
@@ -29,6 +30,9 @@ def main() -> None:
     right = (certain["accuracy"] * certain["count"]).sum()
     print(f"\nright at {right:.0f} of the {certain['count'].sum()} places where the language leaves one word only")
     print(peculiarities(lambda ids: model(ids), language, seed=seed).to_string(index=False))
+    for name in ("tiny-1", "tiny-2"):
+        other = examine(lambda ids, another=load_model(name): another(ids), language, documents)
+        print(f"{name}: KL {other.kl:.4f} ± {other.kl_error:.4f}; on allowed tokens {other.grammatical_mass:.4f}")
     (site,) = dictionary.sites_in
     store = ActivationStore.collect(model, language.documents(4000, split="test", seed=seed), [site])
     print(f"\ndictionary at {site}, {len(store)} activations: {fidelity(dictionary, store.rows(slice(None)).acts)}")
