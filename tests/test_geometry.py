@@ -6,13 +6,24 @@ What the experiments promise is held over seeds drawn anew each time.
 import doctest
 import itertools
 import secrets
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from workbench.geometry import collapse, linear_origin, measures, variance_explained
+from workbench.geometry import (
+    collapse,
+    erase,
+    erasure,
+    linear_origin,
+    mean_directions,
+    measures,
+    random_directions,
+    variance_explained,
+)
 from workbench.geometry.toys import concepts, features, roles, shortcuts
 from workbench.geometry.toys.concepts import Concepts, learn_tokens
 from workbench.geometry.toys.features import Feature, learn_features
@@ -128,6 +139,43 @@ def test_planted_directions_are_found_and_the_shuffled_control_has_none():
     assert float(found.shuffled.max()) < 0.5
 
 
+def test_erased_labels_explain_nothing_and_what_lies_across_them_stays(seed):
+    acts, labels, _ = cloud(seed)
+    of = labels[:, 0]
+    directions = mean_directions(acts, of)
+    assert directions.shape == (2, 5)
+    assert torch.allclose(directions @ directions.T, torch.eye(2), atol=1e-5)
+    erased = erase(acts, 3 * directions + 0.5 * directions.flip(0))  # any that span the same
+    x, y = acts.double().numpy(), erased.acts.double().numpy()
+    means = np.stack([x[of == k].mean(0) for k in range(3)])
+    basis = np.linalg.qr((means[1:] - means[0]).T)[0]
+    along = (x - x.mean(0)) @ basis @ basis.T
+    assert y == pytest.approx(x - along, abs=1e-3)
+    assert erased.share == pytest.approx((along**2).sum() / ((x - x.mean(0)) ** 2).sum(), abs=1e-6)
+    assert variance_explained(erased.acts, of, permutations=0).share < 1e-6
+    assert erase(erased.acts, directions).share < 1e-6
+    assert erase(acts, torch.cat([directions, directions])).share == pytest.approx(erased.share)
+
+
+def test_means_that_lie_on_a_line_have_one_direction_and_equal_ones_none():
+    of = torch.arange(30) % 3
+    acts = torch.stack([2.0 * of, 1 - of, torch.arange(30) // 3 % 2], dim=1)
+    expected = torch.tensor([[2.0, -1.0, 0.0]]) / 5**0.5
+    assert torch.allclose(mean_directions(acts, of).abs(), expected.abs(), atol=1e-6)
+    assert mean_directions(acts, acts[:, 2].long() * 0).shape == (0, 3)
+    assert torch.equal(erase(acts, mean_directions(acts, 0 * of)).acts, acts)
+
+
+def test_random_directions_hold_the_variance_that_was_asked_for_and_no_more_than_needed(seed):
+    acts = torch.randn(200, 40, generator=torch.Generator().manual_seed(seed)) * torch.linspace(0.1, 3, 40)
+    for share in (0.2, 0.7):
+        directions = random_directions(acts, share, seed=seed)
+        assert torch.allclose(directions @ directions.T, torch.eye(len(directions)), atol=1e-5)
+        assert erase(acts, directions).share >= share > erase(acts, directions[:-1]).share
+    assert not torch.equal(directions, random_directions(acts, share, seed=seed + 1)[: len(directions)])
+    assert erase(acts, random_directions(acts, 1.0, seed=seed)).share == pytest.approx(1)
+
+
 @pytest.mark.usefixtures("as_user")
 def test_bad_input_is_met_by_a_sentence():
     x, labels = torch.randn(4, 2), torch.tensor([0, 0, 1, 1])
@@ -141,6 +189,10 @@ def test_bad_input_is_met_by_a_sentence():
         (lambda: linear_origin(x, torch.tensor([[0], [1], [2], [0]])), r"the values \[0, 1, 2\]"),
         (lambda: linear_origin(x, labels[:, None]), "but 2 of 4 repeat one"),
         (lambda: linear_origin(x[:2], labels[1:3, None]), r"Concept 0 alone tells 1 pair\(s\)"),
+        (lambda: erase(x, torch.ones(1, 3)), r"rows of 2 numbers, as the activations; got \(1, 3\)"),
+        (lambda: erase(torch.ones(4, 2), x), "rows must differ"),
+        (lambda: random_directions(x, 0.0), "share must lie above 0 and at most at 1, got 0.0"),
+        (lambda: mean_directions(x, labels[:3]), "got 4 rows, 3 labels"),
         (lambda: learn_features([]), "at least one feature"),
         (lambda: learn_features([Feature(prevalence=0.0)]), r"got \[0.0\] and 'mlp'"),
         (lambda: learn_features([Feature()], network="cnn"), "and 'cnn'"),
@@ -155,7 +207,7 @@ def test_bad_input_is_met_by_a_sentence():
 
 
 def test_the_examples_of_the_docstrings_are_true():
-    for module in (measures, features, concepts, roles, shortcuts):
+    for module in (measures, erasure, features, concepts, roles, shortcuts):
         assert doctest.testmod(module).failed == 0
 
 
@@ -164,9 +216,14 @@ def test_the_examples_of_the_docstrings_are_true():
 XOR = Feature(complexity="xor")
 
 
+@cache  # tests look at one network in several ways
+def learn(*kinds: Feature, **options):
+    return learn_features(kinds, **options)
+
+
 def explained(*kinds: Feature, **options) -> list[float]:
     """Variance explained by each feature, all of which must have been learned."""
-    learned = learn_features(kinds, **options)
+    learned = learn(*kinds, **options)
     assert float(learned.accuracy.min()) >= 0.99
     of_each = [variance_explained(learned.acts, labels, permutations=20) for labels in learned.labels.T]
     assert all(one.share > 2 * float(one.null.max()) for one in of_each)
@@ -180,6 +237,20 @@ def test_of_two_features_learned_equally_well_the_linear_one_explains_three_time
     assert linear >= 3 * xor
     one, other = explained(Feature(), Feature(), seed=seed)
     assert 0.75 < one / other < 1.33
+
+
+def test_without_its_direction_either_answer_is_lost_however_much_variance_that_held(seed):
+    learned = learn(Feature(), XOR, seed=seed)
+    lost = [erase(learned.acts, mean_directions(learned.acts, labels)) for labels in learned.labels.T]
+    assert lost[0].share > 3 * lost[1].share
+    for feature, erased in enumerate(lost):
+        accuracy = learned.retest(erased.acts)
+        # A coin is right half the time; classes of equal means may still be skewed, which is worth a little.
+        assert accuracy[feature] < 0.7
+        assert accuracy[1 - feature] > 0.99
+    control = erase(learned.acts, random_directions(learned.acts, lost[0].share, seed=seed))
+    assert control.share >= lost[0].share
+    assert learned.retest(control.acts).min() > 0.9
 
 
 def test_sums_modulo_two_explain_less_than_xor_and_less_than_linear(seed):
@@ -230,19 +301,29 @@ def test_availability_raises_shortcut_bias_in_a_relu_network_and_not_in_a_linear
 # --- words in roles (Laurent et al. 2023) ----------------------------------------------------------------------
 
 
+def role_collapse(words) -> tuple[float, float, float]:
+    """The ratio of collapse, and its mean over rare and over frequent words; all of them must have been learned."""
+    assert words.accuracy >= 0.99
+    found, rare = collapse(words.acts, words.labels, weight=words.weight), words.weight < words.weight.median()
+    return found.ratio, float(found.rows[rare].mean()), float(found.rows[~rare].mean())
+
+
 def test_words_of_a_role_collapse_under_zipf_with_layer_norm_and_rare_ones_do_not_without(seed):
-    ratios = {}
-    for norm in (True, False):
-        words = learn_words(norm=norm, seed=seed)
-        assert words.accuracy >= 0.99
-        found = collapse(words.acts, words.labels, weight=words.weight)
-        rare = words.weight < words.weight.median()
-        ratios[norm] = found.ratio, float(found.rows[rare].mean()), float(found.rows[~rare].mean())
-    assert ratios[True][0] < 0.1
-    assert ratios[True][1] < 0.1
-    assert ratios[False][1] > 0.1
-    assert ratios[False][1] > 10 * ratios[True][1]
-    assert ratios[False][1] > 2 * ratios[False][2]
+    normed, plain = (role_collapse(learn_words(norm=norm, seed=seed)) for norm in (True, False))
+    assert max(normed) < 0.1
+    assert plain[1] > 0.1
+    assert plain[1] > 10 * normed[1]
+    assert plain[1] > 2 * plain[2]
+
+
+def test_what_keeps_rare_words_apart_is_their_length_and_that_the_penalty_makes(seed, monkeypatch):
+    words = learn_words(norm=False, seed=seed)
+    rare, length = words.weight < words.weight.median(), words.acts.norm(dim=1, keepdim=True)
+    assert length[rare].mean() < 0.8 * length[~rare].mean()
+    assert role_collapse(replace(words, acts=words.acts / length))[1] < 0.01
+    assert words.retest(words.acts / length) >= 0.99
+    monkeypatch.setattr(roles, "DECAY", 0.0)
+    assert role_collapse(learn_words(norm=False, seed=seed))[1] < 0.1
 
 
 def test_without_zipf_words_collapse_without_layer_norm_too_and_training_is_what_does_it(seed):

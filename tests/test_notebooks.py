@@ -1,5 +1,6 @@
 """The notebooks' contract, checked without running them; and proof that the gate that runs them can fail."""
 
+import ast
 import json
 import re
 import subprocess
@@ -7,9 +8,12 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 
 import workbench
+from workbench.plots import Claim, Plot, ordered, peaks, steady, within
 
 FOLDER = Path(workbench.__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -130,6 +134,78 @@ def test_every_figure_is_drawn_with_its_assertion(notebook):
     for cell in drawn:
         assert ".claims(" in cell.source, f"say what this figure shows, so that it can fail:\n{cell.source}"
         assert cell in tagged(notebook, "nbval-check-output"), f"compare the line of this figure:\n{cell.source}"
+
+
+def corruptions(drawn: dict[str, pd.Series]) -> tuple[list, list]:
+    """What else a figure might have drawn: numbers of its own in the wrong places; first where the extremes are."""
+    rows = [series.to_numpy() for series in drawn.values()]
+    ends, flat = np.cumsum([len(row) for row in rows]), np.concatenate(rows)
+    low, high = flat.argsort(kind="stable")[[0, -1]]
+    swapped, given = flat.copy(), flat.copy()
+    swapped[[low, high]] = flat[[high, low]]
+    given[[low, high]] = 0, flat[low] + flat[high]
+    renamed = [*rows[1:], rows[0]]
+    moved = [[np.roll(row, k) for row in rows] for k in range(1, max(map(len, rows)))]
+
+    def named(tables):
+        return [
+            {name: pd.Series(row, drawn[name].index, name=name) for name, row in zip(drawn, table, strict=True)}
+            for table in tables
+        ]
+
+    return named(np.split(table, ends[:-1]) for table in (swapped, given)), named([renamed, *moved])
+
+
+def notices(claim: Claim, tables: list[dict[str, pd.Series]]) -> bool:
+    """Whether the claim fails on one of them."""
+    return not all(claim.holds(*(table[name] for name in claim.series)) for table in tables)
+
+
+def test_a_claim_that_holds_of_any_numbers_of_its_kind_is_found():
+    drawn = {"p": pd.Series([0.0, 0.5, 1.0], list("abc"))}
+    extremes, others = corruptions(drawn)
+    for claim in (within("p", 0.0, 1.0), within("p", high=2.0)):
+        assert not notices(claim, extremes + others), claim.text
+    for claim in (within("p", 0.4, 0.6, at=["b"]), peaks("p", "c"), ordered("p", "c", "b")):
+        assert notices(claim, extremes + others), claim.text
+    extremes, _ = corruptions({"flat": pd.Series([1.0, 1.0], ["a", "b"])})
+    assert notices(steady("flat", within=0.1), extremes)
+
+
+def drawing(notebook):
+    """The cells with figures and all that make what these draw; widgets and texts of other cells are left out."""
+    names, cells = set(), []
+    for cell in reversed(code(notebook)):
+        parts = list(ast.walk(ast.parse(cell.source)))
+        used = {part.id for part in parts if isinstance(part, ast.Name)}
+        made = {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+        made |= {part.name for part in parts if isinstance(part, ast.alias | ast.FunctionDef)}
+        if ".claims(" in cell.source or made & names:
+            names |= used
+            cells.insert(0, cell)
+    return cells
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_user")
+def test_every_claim_fails_where_what_its_figure_draws_is_corrupted(notebook, monkeypatch):
+    figures, assertion = [], Plot.claims
+
+    def claims(plot: Plot, *made: Claim, asserted: bool = True) -> Plot:
+        assertion(plot, *made, asserted=asserted)
+        figures.append((plot, made))
+        return plot
+
+    monkeypatch.setattr(Plot, "claims", claims)
+    space = {"__name__": "__main__"}
+    for cell in drawing(notebook):
+        exec(cell.source, space)
+    assert len(figures) == len(outputs(notebook, "image/png"))
+    for plot, made in figures:
+        extremes, others = corruptions({name: plot.drawn(name) for claim in made for name in claim.series})
+        for claim in made:
+            assert notices(claim, extremes + others), f"{plot.alt} It holds of corrupted data too that {claim.text}."
+        assert any(notices(claim, extremes) for claim in made), f"{plot.alt} Its extremes could be others unnoticed."
 
 
 def test_decisions_are_compared_and_floats_are_not(notebook):

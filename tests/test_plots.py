@@ -224,6 +224,7 @@ FIGURES = {
         axis="share",
         top=1.0,
     ),
+    "alone": lambda: bars(["a"], {"x": torch.tensor([0.5])}, axis="share"),
     "heatmap": lambda: heatmap(
         torch.tensor([[0.9, 0.1, 0.2], [0.05, -0.8, 0.02]]), ["linear", "xor"], ["a", "b", "c"], axis="overlap"
     ),
@@ -295,7 +296,10 @@ def test_a_claim_fails_when_what_is_drawn_is_corrupted(figure, claim, change):
     [
         ("next_tokens", peaks("exact", "b")),
         ("token_bars", ordered("score", "c", "a", times=4.0)),
-        ("token_bars", ordered("score", "c")),
+        ("alone", steady("x", within=1.0)),
+        ("alone", peaks("x", "a")),
+        ("alone", rises("x")),
+        ("alone", falls("x")),
         ("dose_response", above("this direction", "highest random direction")),
         ("bars", rises("accuracy")),
         ("bars", within("variance explained", low=0.2)),
@@ -343,6 +347,11 @@ def test_claims_and_data_that_make_no_sense_are_met_by_a_sentence():
         (lambda: plot.claims(), "at least one claim"),
         (lambda: plot.claims(rises("shares")), "no series 'shares'; it draws 'variance explained', 'accuracy'"),
         (lambda: plot.claims(peaks("accuracy", "XOR")), "drawn at 'linear', 'xor': 0 times at 'XOR', and not once"),
+        (lambda: within("accuracy"), r"within\('accuracy'\) holds of any numbers; give low, high or both"),
+        (lambda: within("accuracy", 0.5, at=[]), r"1 or more places, in a list, or of all; got \[\]"),
+        (lambda: above("accuracy", "variance explained", at=[]), r"1 or more places.*got \[\]"),
+        (lambda: above("accuracy", "variance explained", at="xor"), r"1 or more places, in a list, .*got 'xor'"),
+        (lambda: ordered("accuracy", "xor"), r"2 or more places.*got \('xor',\)"),
         (lambda: bars(["a"], {"x": torch.ones(2)}, axis="y"), "for each; got 1 labels, 2 of 'x'"),
         (lambda: bars(["a"], {}, axis="y"), "1 to 3 series with a number for each; got 1 labels"),
         (lambda: bars(["a"], dict.fromkeys("vwxy", torch.ones(1)), axis="y"), "1 to 3 series"),

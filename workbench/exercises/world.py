@@ -9,7 +9,7 @@ CEILING = Exercise(
     checker=key("world-ceiling", "c001a12308d01decfb76d4a1ca6212446f69e84369acc36b09b1fc7591475807"),
     hints=(
         "What has the story said of its mood when it has named a place, and nothing more?",
-        "Look at the figure of the story: how high are the first bars?",
+        "Look at the figure of the story: how high are the bars before 'shiny', the first word of feeling?",
         "Stories are as often happy as sad, and place, people and things do not depend on it.",
     ),
     choices=("always right", "three times in four", "no better than a coin"),

@@ -37,11 +37,11 @@ def variance_explained(
     >>> variance_explained(acts, torch.tensor([0, 0, 1, 1])).share
     0.9
     """
-    x, of, weight = _clouds(acts, labels, None)
+    x, of, weight = clouds(acts, labels, None)
     total = float(x.square().sum())
 
     def share(of: Tensor) -> float:
-        return float(_means(x, of, weight)[of].square().sum()) / total
+        return float(class_means(x, of, weight)[of].square().sum()) / total
 
     generator = Generator().manual_seed(seed)
     true = share(of)
@@ -75,8 +75,8 @@ def collapse(
 
     Every mean counts a row as often as ``weight`` says; all equally by default.
     """
-    x, of, share = _clouds(acts, labels, weight)
-    means = _means(x, of, share)[of]
+    x, of, share = clouds(acts, labels, weight)
+    means = class_means(x, of, share)[of]
     apart = (x - means).square().sum(1)
     within, between = float(share @ apart), float(share @ means.square().sum(1))
     if between <= 1e-12 * (within + between):
@@ -144,7 +144,7 @@ def linear_origin(
     return LinearOrigin(same(units).to(kind), different.fill_diagonal_(1).to(kind), same(dealt).to(kind))
 
 
-def _clouds(acts: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def clouds(acts: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return the centred rows, the number of each row's class, and weights that sum to 1."""
     share = acts.new_ones(len(acts)).double() if weight is None else weight.double()
     if not len(acts) == len(labels) == len(share) or len(acts) < 2:
@@ -162,6 +162,7 @@ def _clouds(acts: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor
     return x, labels.reshape(len(labels), -1).unique(dim=0, return_inverse=True)[1], share
 
 
-def _means(x: Tensor, of: Tensor, share: Tensor) -> Tensor:
+def class_means(x: Tensor, of: Tensor, share: Tensor) -> Tensor:
+    """Return the mean of each class, of what ``clouds`` returns."""
     sums = x.new_zeros(int(of.max()) + 1, x.shape[1]).index_add_(0, of, share[:, None] * x)
     return sums / share.new_zeros(len(sums)).index_add_(0, of, share).clamp_min(1e-300)[:, None]

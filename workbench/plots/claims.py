@@ -1,6 +1,7 @@
 """What a figure can be claimed to show, checked on the numbers it draws.
 
-What the eye reads off a figure can be asserted (Shome et al. 2024): ``plot.claims(rises("ReLU network"))``.
+What the eye reads off a figure can be asserted (Shome et al. 2024): ``plot.claims(rises("ReLU network"))``. A claim
+that no numbers could break, for want of a bound or a place, is refused; of one value alone none holds that compares.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +39,10 @@ def falls(series: str) -> Claim:
 def within(
     series: str, low: float = -float("inf"), high: float = float("inf"), *, at: Sequence[str] | None = None
 ) -> Claim:
-    """Claim that the values at these places, or all of them, lie from ``low`` to ``high``."""
+    """Claim that the values at these places, or all of them, lie from ``low`` to ``high``; one end may be open."""
+    if low == -float("inf") and high == float("inf"):
+        raise ValueError(f"within({series!r}) holds of any numbers; give low, high or both.")
+    _check_places(at, 1)
     text = f"{series!r} lies in {low:g}..{high:g}" + (f" at {', '.join(at)}" if at else "")
 
     def holds(y: pd.Series) -> bool:
@@ -49,22 +53,25 @@ def within(
 
 def steady(series: str, *, within: float) -> Claim:
     """Claim that the largest value is above the smallest by at most ``within``."""
-    return Claim(f"{series!r} changes by at most {within:g}", (series,), lambda y: bool(np.ptp(y) <= within))
+    text = f"{series!r} changes by at most {within:g}"
+    return Claim(text, (series,), lambda y: len(y) > 1 and bool(np.ptp(y) <= within))
 
 
 def ordered(series: str, *places: str, times: float = 1.0) -> Claim:
     """Claim that the value at each of ``places`` is more than ``times`` the value at the next."""
+    _check_places(places, 2)
     text = f"{series!r} at {f' is more than {times:g} times that at '.join(map(repr, places))}"
 
     def holds(y: pd.Series) -> bool:
         at = [_at(y, place) for place in places]
-        return len(at) > 1 and all(one > times * other for one, other in pairwise(at))
+        return all(one > times * other for one, other in pairwise(at))
 
     return Claim(text, (series,), holds)
 
 
 def above(series: str, other: str, *, by: float = 0.0, at: Sequence[str] | None = None) -> Claim:
     """Claim that one series is above another by more than ``by``, at these places or everywhere."""
+    _check_places(at, 1)
     text = f"{series!r} is above {other!r}" + (f" by more than {by:g}" if by else "")
 
     def holds(y: pd.Series, z: pd.Series) -> bool:
@@ -77,7 +84,12 @@ def above(series: str, other: str, *, by: float = 0.0, at: Sequence[str] | None 
 def peaks(series: str, at: str) -> Claim:
     """Claim that the value at one place is above all others."""
     text = f"{series!r} is highest at {at!r}"
-    return Claim(text, (series,), lambda y: bool((_at(y, at) > y[y.index != at]).all()))
+    return Claim(text, (series,), lambda y: len(y) > 1 and bool((_at(y, at) > y[y.index != at]).all()))
+
+
+def _check_places(places: Sequence[str] | None, least: int) -> None:
+    if places is not None and (isinstance(places, str) or len(places) < least):
+        raise ValueError(f"The claim speaks of {least} or more places, in a list, or of all; got {places!r}.")
 
 
 def _at(values: pd.Series, place: str) -> float:

@@ -2,7 +2,7 @@
 
 Each is a function of bits of its own, so that they are independent and equally needed; they differ by what
 :class:`Feature` says and by the order in which a transformer answers them. One can explain many times the variance
-of another that is answered as well: variance explained is no evidence of use.
+of another that is answered as well, and without either its answer is lost: variance explained says nothing of use.
 """
 
 from collections.abc import Sequence
@@ -71,8 +71,7 @@ def learn_features(
     with torch.no_grad():
         bits, y = _draw(features, BITS[network], rows, generator)
         acts = net(bits)
-        right = (net.answer(acts, y) > 0) == y
-        return Learned(acts, y, right.float().mean(0), torch.full((rows,), 1 / rows))
+    return Learned(acts, y, torch.full((rows,), 1 / rows), right=lambda acts: (net.answer(acts, y) > 0) == y)
 
 
 def _draw(features: Sequence[Feature], width: int, rows: int, generator: Generator) -> tuple[Tensor, Tensor]:

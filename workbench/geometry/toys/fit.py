@@ -20,11 +20,21 @@ class Learned:
     labels: Int[Tensor, " row *label"]
     """The truth: features of an input, or the role of a word."""
 
-    accuracy: Float[Tensor, " *label"]
-    """Share of new inputs that it gets right, of each feature where there are several."""
-
     weight: Float[Tensor, " row"]
     """How often each row occurs; sums to 1."""
+
+    right: Callable[[Tensor], Tensor]
+    """The rest of the network: which answers to new inputs it gets right from representations like ``acts``."""
+
+    @property
+    def accuracy(self) -> Float[Tensor, " *label"]:
+        """Share of new inputs that the network gets right, of each feature where there are several."""
+        return self.retest(self.acts)
+
+    @torch.no_grad()
+    def retest(self, acts: Float[Tensor, "row d"]) -> Float[Tensor, " *label"]:
+        """Return the same with other representations in the place of the network's own."""
+        return self.right(acts).float().mean(0)
 
 
 @contextmanager

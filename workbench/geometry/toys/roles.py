@@ -13,13 +13,16 @@ from workbench.geometry.toys.fit import Learned, fit, seeded
 ROLES, WORDS, CLASSES, LENGTH, D = 4, 25, 40, 5, 16
 """Roles; words in each; classes, each with a pattern of its own; words in a document; width of a word's vector."""
 
+DECAY = 5e-4
+"""What the sum of all squared weights is multiplied with in the loss; it keeps them small."""
+
 
 def learn_words(*, norm: bool, zipf: float = 1.0, steps: int = 1000, seed: int = 0) -> Learned:
     """Train a network to tell the class of documents, and return its vector for each word, as the classifier reads it.
 
-    Weights are kept small by a penalty on their squares, which is what lets words of a role meet. The word vectors
-    under a layer norm, which their length does not reach, are free of it: with ``norm``, one without parameters
-    stands before the classifier. Frequencies of the words of a role are ∝ rank ** -``zipf``.
+    A penalty on their squares keeps all weights small, and shortens the vectors of rare words most: these point the
+    way of their role and do not reach it. To a layer norm length is nothing: with ``norm``, one without parameters
+    stands before the classifier, and nothing else differs. Words of a role have frequencies ∝ rank ** -``zipf``.
     """
     with seeded(seed) as generator:
         numbers = torch.randperm(ROLES**LENGTH, generator=generator)[:CLASSES]
@@ -38,13 +41,16 @@ def learn_words(*, norm: bool, zipf: float = 1.0, steps: int = 1000, seed: int =
 
     def loss() -> Tensor:
         document, of = draw(256)
-        penalty = classifier.weight.square().sum() + (0 if norm else table.square().sum())
-        return nn.functional.cross_entropy(classifier(vectors()[document].flatten(1)), of) + 5e-4 * penalty
+        penalty = classifier.weight.square().sum() + table.square().sum()
+        return nn.functional.cross_entropy(classifier(vectors()[document].flatten(1)), of) + DECAY * penalty
 
     fit([table, *classifier.parameters()], loss, steps=steps, lr=1e-2)
-    with torch.no_grad():
-        document, of = draw(4000)
-        right = classifier(vectors()[document].flatten(1)).argmax(1) == of
-        frequency = (share / share.sum() / ROLES).float().repeat(ROLES)
-        role = torch.arange(ROLES).repeat_interleave(WORDS)
-        return Learned(vectors().clone(), role, right.float().mean(), frequency)
+    document, of = draw(4000)
+    frequency = (share / share.sum() / ROLES).float().repeat(ROLES)
+    role = torch.arange(ROLES).repeat_interleave(WORDS)
+    return Learned(
+        vectors().detach().clone(),
+        role,
+        frequency,
+        right=lambda acts: classifier(acts[document].flatten(1)).argmax(1) == of,
+    )
