@@ -31,7 +31,8 @@ def main() -> None:
     print(f"\nright at {right:.0f} of the {certain['count'].sum()} places where the language leaves one word only")
     print(peculiarities(lambda ids: model(ids), language, seed=seed).to_string(index=False))
     for name in ("tiny-1", "tiny-2"):
-        other = examine(lambda ids, another=load_model(name): another(ids), language, documents)
+        seed_of_its_own = load_model(name)
+        other = examine(lambda ids, m=seed_of_its_own: m(ids), language, documents)
         print(f"{name}: KL {other.kl:.4f} ± {other.kl_error:.4f}; on allowed tokens {other.grammatical_mass:.4f}")
     (site,) = dictionary.sites_in
     store = ActivationStore.collect(model, language.documents(4000, split="test", seed=seed), [site])
