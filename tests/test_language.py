@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from workbench.language import Language, build_tokenizer
 from workbench.language.ceilings import ceilings
-from workbench.language.documents import WORDS
+from workbench.language.documents import WORDS, Documents
 from workbench.language.engine import State, Tracer
 from workbench.language.labels import FAMILIES, LABELS
 from workbench.language.language import NAMES
@@ -607,6 +607,20 @@ def test_the_cipher_says_the_same_in_other_words(language):
             assert [w.lower().replace("an", "a") for w in back] == [w.lower().replace("an", "a") for w in said]
 
 
+def test_documents_are_iterated_joined_and_shown_in_a_line(language):
+    documents = language.documents(5, split="test", seed=secrets.randbits(32))
+    each = list(documents)
+    assert [one.text() for one in each] == [documents.text(i) for i in range(5)]
+    joined = Documents.cat(each)
+    assert torch.equal(joined.tokens, documents.tokens)
+    assert torch.equal(joined.seeds, documents.seeds)
+    assert all(torch.equal(joined.labels[name].codes, documents.labels[name].codes) for name in LABELS)
+    assert joined.split == "test"
+    for thing in (documents, documents.labels["topic"], language, language.task("topic", 2)):
+        assert len(repr(thing)) < 400
+        assert "\n" not in repr(thing)
+
+
 # Posteriors and ceilings
 
 
@@ -659,9 +673,11 @@ def test_ceilings_are_the_best_scores_there_are(language, ahead):
 def test_the_gallery_shows_one_document_of_every_family(language, capsys):
     language.show()
     printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 88
     for name in FAMILIES:
-        start = rf"^{name} \(\d+% of the documents\)\n  \S.*\n"
-        also = r"  in the cipher tongue: \S.*\n" if name in ("facts", "taxonomy", "stories") else ""
+        more = r".*\n(?:  \S.*\n)*"  # lines are filled
+        start = rf"^{name} \(\d+% of the documents\)\n  \S{more}"
+        also = rf"  in the cipher tongue: \S{more}" if name in ("facts", "taxonomy", "stories") else ""
         assert re.search(rf"{start}{also}    \w+ ", printed, re.MULTILINE), name
 
 
@@ -771,6 +787,9 @@ def second_like_first(language):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (lambda L: L.documents(1, families="lists"), r"families is a list of names, got a text; write \['lists'\]"),
+        (lambda L: L.posterior(torch.tensor([BOS]), "topic"), r"labels is a list of names, got a text; write \['topic"),
+        (lambda L: L.documents(3)[3], "there are 3 documents, counted from 0, got index 3"),
         (lambda L: L.documents(0), "n must be at least 1 document, got 0"),
         (lambda L: L.documents(1, families=["poems"]), "no family 'poems'; the families are stories, agreement"),
         (lambda L: L.task("sonnet", 3), "no task 'sonnet'; the tasks are tense, topic"),
@@ -785,7 +804,7 @@ def second_like_first(language):
     ],
 )  # fmt: skip
 def test_bad_input_gets_a_clear_sentence(language, call, words):
-    with pytest.raises((ValueError, KeyError), match=words):
+    with pytest.raises((ValueError, KeyError, TypeError, IndexError), match=words):
         call(language)
 
 
@@ -793,6 +812,8 @@ def test_bad_input_gets_a_clear_sentence(language, call, words):
 @pytest.mark.parametrize(
     ("ids", "words"),
     [
+        ("Today", r"got str; write tokenize\(model, text\)\[0\] of workbench\.models"),
+        (torch.tensor([BOS, 5, PAD]), r"without padding, got padding at position 2; give documents\.tokens"),
         ([BOS, 5, 6], r"ids must be an integer \[pos\] tensor, got list; write torch\.tensor\(ids\)"),
         (torch.tensor([[BOS, 5, 6]]), r"ids must be one document, .*, got torch\.int64 \(1, 3\); of several give one"),
         (torch.tensor(BOS), r"ids must be one document, .*, got torch\.int64 \(\)"),

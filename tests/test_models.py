@@ -47,8 +47,8 @@ def test_sites_sort_as_a_forward_computes_them():
         (lambda: Site(None), "The layer of a site is a whole number, got None"),
         (lambda: Site(0, "z", head=1.0), r"The head of a site is a whole number, got 1\.0"),
         (lambda: Site(0, "resid_pre", head=1), "Only z and pattern have heads"),
-        (lambda: Site.parse("resid_post"), "A site reads like '3.resid_post'"),
-        (lambda: Site.parse("3.z.x"), "A site reads like '3.resid_post'"),
+        (lambda: Site.parse("resid_post"), "A site is written as '3.resid_post'"),
+        (lambda: Site.parse("3.z.x"), "A site is written as '3.resid_post'"),
     ],
 )
 def test_a_wrong_site_is_met_by_a_sentence(as_user, make, words):
@@ -196,7 +196,10 @@ def test_a_wrong_edit_is_met_by_a_sentence(as_user, tiny_model):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda m, t: record(m, t, ["2.resid_post"]), r"A site is a Site, such as Site\(2\), got '2.resid_post'"),
+        (
+            lambda m, t: record(m, t, ["2.resid_post"]),
+            r"got '2.resid_post': write Site.parse\('2.resid_post'\)",
+        ),
         (lambda m, t: record(m, t, Site(0)), "record takes a list of sites, got one"),
         (lambda m, t: record(m, "the cat", [Site(0)]), r"token ids, got str; of text, give tokenize\(model, text\)"),
         (

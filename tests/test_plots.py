@@ -321,7 +321,8 @@ def test_for_another_model_the_measurement_is_printed_and_nothing_asserted(capsy
     plot = FIGURES["bars"]()
     assert plot.claims(rises("variance explained"), asserted=False) is plot
     assert capsys.readouterr().out == (
-        "not asserted: 'variance explained' rises at every step. Drawn are variance explained: linear 0.4, xor 0.1.\n"
+        "not asserted, and does not hold here: 'variance explained' rises at every step. "
+        "Drawn are variance explained: linear 0.4, xor 0.1.\n"
     )
 
 

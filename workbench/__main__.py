@@ -32,6 +32,8 @@ def notebooks(directory: Path | None, check: bool) -> Path:
     # Git and pip take care of what was shipped, so what is worked on is a copy.
     folder = directory or (checkout / ".notebooks" if shipped == places[0] else Path("notebooks"))
     empty = not any(folder.glob("*.ipynb"))
+    if check and empty:
+        raise ValueError(f"'{folder}' holds no notebooks to check; name a folder that does, or none for the shipped.")
     if empty and shipped is None:
         raise ValueError(f"'{folder}' holds no notebooks and none came with this installation; clone the repository.")
     if shipped and (empty or (directory is None and (folder / RECORD).exists())):

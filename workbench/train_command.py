@@ -30,6 +30,11 @@ def train(given: argparse.Namespace) -> int:
     config = TrainConfig(steps=given.steps, lr=given.lr, dead_tokens=given.dead_tokens)
     texts = _texts(given)
     model = load_model(given.model)
+    if given.text is None and (model.tokenizer is None or model.tokenizer.get_vocab() != Language.vocabulary):
+        raise ValueError(
+            f"'{given.model}' does not speak the built-in language, whose documents a dictionary is trained on where "
+            "nothing else is given; give --text FILE."
+        )
     site = Site(model.cfg.n_layers // 2 if given.layer is None else given.layer, given.stream)
     unfinished = given.directory / "unfinished"
     store = _harvest(model, site, "training", *texts["train"], unfinished / "rows")

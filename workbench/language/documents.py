@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import Any
 
 import pandas as pd
@@ -26,6 +27,10 @@ class Column:
 
     names: tuple[str, ...]
     """What the codes mean; ``names[0]`` is the empty string."""
+
+    def __repr__(self) -> str:
+        """Return the shape and the names."""
+        return f"Column({tuple(self.codes.shape)}: {', '.join(self.names[1:])})"
 
     def values(self) -> list[list[str]]:
         """Return the label of every token in words, "" where none applies."""
@@ -57,9 +62,16 @@ class Documents:
         """Return the number of documents."""
         return len(self.tokens)
 
+    def __repr__(self) -> str:
+        """Return how many there are, and the beginning of the first."""
+        shown = shorten(self.text(), 60, placeholder=" …") if len(self) else ""
+        return f"Documents({len(self)} of split {self.split!r}, up to {self.tokens.shape[1]} tokens: {shown!r})"
+
     def __getitem__(self, index: int | slice | Tensor) -> "Documents":
-        """Return the chosen documents, trimmed to the longest of them."""
+        """Return the chosen documents, trimmed to the longest of them; iterating gives one at a time."""
         if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"there are {len(self)} documents, counted from 0, got index {index}.")
             index = slice(index, index + 1 or None)
         lengths = self.lengths[index]
         width = int(lengths.max()) if len(lengths) else 0
@@ -113,8 +125,8 @@ class Documents:
                 last[depth] = at
         return found
 
-    def text(self, index: int) -> str:
-        """Return one document as plain English, without its special tokens."""
+    def text(self, index: int = 0) -> str:
+        """Return one document as plain English, without its special tokens; the first by default."""
         return join(WORDS[i] for i in self.tokens[index].tolist() if i >= len(SPECIAL))
 
     def to_frame(self) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from functools import cache
 from random import Random
+from textwrap import fill
 from typing import Any, ClassVar
 
 import torch
@@ -26,10 +27,16 @@ def _few(words: Iterable[str]) -> str:
     return " ".join(first[:12]) + (" …" if len(first) > 12 else "")
 
 
+def _filled(text: str, indent: int, hanging: int = 2) -> str:
+    """Return ``text`` in lines that a notebook shows without breaking words."""
+    return fill(text, 88, initial_indent=" " * indent, subsequent_indent=" " * hanging)
+
+
 def _one_document(ids: Tensor) -> list[int]:
     """Return the ids of one document or of the beginning of one, or say why they are not that."""
     if not isinstance(ids, Tensor):
-        raise TypeError(f"ids must be an integer [pos] tensor, got {type(ids).__name__}; write torch.tensor(ids).")
+        how = "tokenize(model, text)[0] of workbench.models" if isinstance(ids, str) else "torch.tensor(ids)"
+        raise TypeError(f"ids must be an integer [pos] tensor, got {type(ids).__name__}; write {how}.")
     if ids.ndim != 1 or ids.dtype == torch.bool or ids.is_floating_point():
         raise ValueError(
             f"ids must be one document, an integer [pos] tensor, got {ids.dtype} {tuple(ids.shape)}; of several give "
@@ -38,6 +45,11 @@ def _one_document(ids: Tensor) -> list[int]:
     listed = ids.tolist()
     if listed[:1] != [BOS]:
         raise ValueError("ids must begin with BOS; language.documents and the tokenizer put it there.")
+    if PAD in listed:
+        raise ValueError(
+            f"ids must be one document without padding, got padding at position {listed.index(PAD)}; give "
+            "documents.tokens[0, : documents.lengths[0]]."
+        )
     wrong = next((at for at, token in enumerate(listed) if not 0 <= token < len(VOCABULARY)), None)
     if wrong is not None:
         raise ValueError(
@@ -45,6 +57,13 @@ def _one_document(ids: Tensor) -> list[int]:
             f"position {wrong}; give tokens of its own tokenizer."
         )
     return listed
+
+
+def _listed(what: str, names: Sequence[str]) -> Sequence[str]:
+    """Return the names, if they are several and not the letters of one."""
+    if isinstance(names, str):
+        raise TypeError(f"{what} is a list of names, got a text; write [{names!r}].")
+    return names
 
 
 class Topics(dict[str, tuple[str, ...]]):
@@ -90,8 +109,12 @@ class Language:
         starts = {State(family.start, ()): (family.name, family.weight) for family in self.families.values()}
         return Oracle(starts, VOCABULARY, split)
 
+    def __repr__(self) -> str:
+        """Return the seed and the size."""
+        return f"Language({self.seed}: {len(self.families)} families, {len(self.tasks)} tasks, {len(VOCABULARY)} words)"
+
     def _chosen(self, names: Sequence[str] | None) -> list[Family]:
-        for name in names or ():
+        for name in _listed("families", names or ()):
             if name not in self.families:
                 raise ValueError(f"there is no family {name!r}; the families are {', '.join(self.families)}.")
         return [f for f in self.families.values() if names is None or f.name in names]
@@ -158,16 +181,16 @@ class Language:
         for family in self._chosen(families):
             documents = self.documents(100, split=split, seed=seed, families=[family.name])
             print(f"{family.name} ({family.weight / total:.0%} of the documents)")  # noqa: T201  it is what this is for
-            print(f"  {documents.text(0)}")  # noqa: T201
+            print(_filled(documents.text(0), 2))  # noqa: T201
             ciphered = documents.labels["tongue"].equals("cipher").any(1).nonzero()[:1, 0].tolist()
             for i in ciphered:
-                print(f"  in the cipher tongue: {documents.text(i)}")  # noqa: T201
+                print(_filled(f"in the cipher tongue: {documents.text(i)}", 2))  # noqa: T201
             frame = documents[0].to_frame()
             for name in list(NAMES)[1:]:
                 said = frame[frame[name] != ""].groupby(name, observed=True, sort=False)["token"]
                 carried = "; ".join(f"{value}: {_few(words)}" for value, words in said)
                 if carried:
-                    print(f"    {name:10} {carried}")  # noqa: T201
+                    print(_filled(f"{name:10} {carried}", 4, 15))  # noqa: T201
             print()  # noqa: T201
 
     def next_token(self, ids: Int[Tensor, " pos"], *, split: Split = "all") -> Float[Tensor, "pos d_vocab"]:
@@ -195,7 +218,7 @@ class Language:
             split: Whose distribution.
         """
         check_split(split)
-        for name in labels:
+        for name in _listed("labels", labels):
             if name not in NAMES:
                 raise ValueError(f"there is no label {name!r}; the labels are {', '.join(NAMES)}.")
         if ahead not in (0, 1):

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.language.documents import Documents
+from workbench.language.documents import WORDS, Documents, join
 from workbench.language.families import Family
 from workbench.language.splits import Split
 from workbench.language.vocabulary import PAD, VOCABULARY
@@ -43,6 +43,12 @@ class Task:
 
     documents: Documents
     """The documents that the prompts begin, one for each: their labels tell the prompts apart."""
+
+    def __repr__(self) -> str:
+        """Return the name, how many prompts there are, and the first with its answer and its foil."""
+        prompt = join(WORDS[i] for i in self.prompts[0, 1 : self.lengths[0]].tolist())
+        answer, foil = WORDS[self.answers[0]], WORDS[self.foils[0]]
+        return f"Task({self.name!r}, {len(self.prompts)} prompts: {prompt!r} → {answer!r}, not {foil!r})"
 
     def logit_difference(self, logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, " prompt"]:
         """Return logit(answer) − logit(foil) at the end of each prompt; positive is right."""

@@ -139,8 +139,9 @@ def record(
         grad: Keep the graph, which starts at the token embeddings, so that activations can be differentiated
             with respect to earlier ones.
     """
-    if isinstance(sites, Site):
-        raise TypeError(f"record takes a list of sites, got one; write [{sites!r}].")
+    if isinstance(sites, Site | str):
+        one = repr(sites) if isinstance(sites, Site) else f"Site.parse({sites!r})"
+        raise TypeError(f"record takes a list of sites, got one; write [{one}].")
     points = {site: hook_point(model, site) for site in sites}
     if not points:
         raise ValueError("record needs at least one site, such as Site(0).")
@@ -205,9 +206,11 @@ def edited(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Iterator[Non
             )
         return new.to(acts)
 
+    if not isinstance(edits, Mapping):
+        raise TypeError(f"Edits are given by site, as {{Site(2): edit}}, got {type(edits).__name__}.")
     for site, edit in edits.items():
         if not callable(edit):
-            raise TypeError(f"The edit at {site} must be a function of (acts, context), got {edit!r}.")
+            raise TypeError(f"The edit at {site} must be a function of (acts, context), got {type(edit).__name__}.")
     hooks = [hook for site, edit in edits.items() for hook in writing(model, site, partial(write, site, edit))]
     with ExitStack() as stack:
         if hooks:

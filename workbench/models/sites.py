@@ -112,7 +112,7 @@ class Site:
         layer, _, rest = text.partition(".")
         stream, _, head = rest.partition(".")
         if not layer.isdigit() or not stream or (head and not head.isdigit()):
-            raise ValueError(f"A site reads like '3.resid_post' or '3.z.2', got {text!r}.")
+            raise ValueError(f"A site is written as '3.resid_post' or '3.z.2', got {text!r}.")
         return cls(int(layer), stream, int(head) if head else None)  # pyright: ignore[reportArgumentType]
 
     @property
@@ -140,7 +140,8 @@ def with_part(acts: Tensor, site: Site, part: Tensor) -> Tensor:
 def hook_point(model: TransformerBridge, site: Site) -> Any:
     """Return the hook point of ``site``, or say which site of ``model`` is nearest."""
     if not isinstance(site, Site):
-        raise TypeError(f"A site is a Site, such as Site(2), got {site!r}; of a name, give Site.parse('2.resid_post').")
+        how = f"write Site.parse({site!r})" if isinstance(site, str) else "give one"
+        raise TypeError(f"A site is a Site, such as Site(2), which is written '2.resid_post'; got {site!r}: {how}.")
     layers = model.cfg.n_layers
     if site.layer >= layers:
         near = Site(layers - 1, site.stream, site.head)

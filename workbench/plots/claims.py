@@ -43,7 +43,8 @@ def within(
     if low == -float("inf") and high == float("inf"):
         raise ValueError(f"within({series!r}) holds of any numbers; give low, high or both.")
     _check_places(at, 1)
-    text = f"{series!r} lies in {low:g}..{high:g}" + (f" at {', '.join(at)}" if at else "")
+    ends = [f"at least {low:.3g}"] * (low > -float("inf")) + [f"at most {high:.3g}"] * (high < float("inf"))
+    text = f"{series!r} is {' and '.join(ends)}" + (f" at {', '.join(at)}" if at else "")
 
     def holds(y: pd.Series) -> bool:
         return all(low <= value <= high for value in (y if at is None else [_at(y, place) for place in at]))

@@ -66,7 +66,9 @@ class Plot:
             holds = claim.holds(*values)
             told = "; ".join(f"{v.name}: {', '.join(f'{x} {y:.3g}' for x, y in v.items())}" for v in values)
             if not asserted:
-                print(f"not asserted: {claim.text}. Drawn are {told}.")  # noqa: T201 (for the reader of a notebook)
+                verdict = "holds" if holds else "does not hold"
+                # For the reader of a notebook.
+                print(f"not asserted, and {verdict} here: {claim.text}. Drawn are {told}.")  # noqa: T201
             elif not holds:
                 raise AssertionError(f"{self.alt} But it does not hold that {claim.text}. Drawn are {told}.")
         return self
