@@ -8,6 +8,8 @@ import os
 
 os.environ["WORKBENCH_STRICT"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Also of the kernels that run notebooks: where cores are shared, a second thread waits more than it works.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Iterator
 from contextlib import contextmanager
