@@ -75,13 +75,12 @@ def test_documents_are_browsed_by_family_and_coloured_by_label_or_surprise(lab):
     panel.scroll_into_view_if_needed()
     text, family, colour = (panel.locator(at).first for at in (".wb", "select >> nth=0", "select >> nth=1"))
     family.select_option("machine")
-    panel.get_by_text("machine").first.wait_for()
     text.get_by_text("whistle").or_(text.get_by_text("horn")).first.wait_for()
     before = text.inner_text()
     panel.get_by_role("button", name="More").click()
     page.wait_for_function("([at, before]) => at.innerText !== before", arg=[text.element_handle(), before])
     colour.select_option("state: awake")
-    panel.get_by_text("state: awake").first.wait_for()
+    text.get_by_text("state: awake").first.wait_for()
     for dark in (True, False):
         lab.switch(watched, dark=dark)
         assert page.evaluate(LEAST_CONTRAST, ".workbench-documents .wb") >= 4.5
