@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Also of the kernels that run notebooks: where cores are shared, a second thread waits more than it works.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# Started in the background of a shell, Python would ignore the interrupts that tests send themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
