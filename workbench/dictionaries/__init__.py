@@ -5,7 +5,8 @@ Knows activations and their sites; knows no language model and no training loop.
 =================  ==================================================================================
 ``codes``          ``Codes``: which features are active, and how strongly
 ``dictionary``     ``Dictionary``, what all architectures share, and the ``Loss`` they return
-``topk``           ``TopK`` with AuxK
+``linear``         ``Linear``, what architectures share whose encoder is one product; AuxK
+``topk``           ``TopK``, and the k-sparse autoencoder
 ``sparse``         products with sparse codes and their gradients, at the cost of what is active
 ``gradients``      two gradients that differ from autograd's on purpose
 ``inputs``         from a batch to the tensors a dictionary takes
