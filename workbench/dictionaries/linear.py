@@ -86,6 +86,13 @@ class Linear(Dictionary, ABC):
             guess, target = self.decode(self.encode(x, training=True)) - self.centre_out, x - self.centre_out
             self.W_enc.mul_((guess * target).sum() / guess.square().sum())
 
+    def cutoff(self, sample: Batch, k: float | int) -> Float[Tensor, ""]:
+        """Return the pre-activation, in training units and at least 0, that ``k`` features exceed on average."""
+        x, _ = self.pair(sample)
+        u = (x - self.centre_in) * self.scale_in
+        z, _, kept = sparse.strongest_of_all(u, self.W_enc, self.b_enc, max(1, round(k * len(u))))
+        return z.masked_fill(~kept, torch.inf).min().clamp_min(0)
+
     @override
     def loss(
         self,
@@ -149,8 +156,18 @@ def places(k: int, n_features: int) -> int:
     return k
 
 
-def weight(name: str, value: float) -> float:
-    """Return ``value``, if it can weigh a loss or measure a width."""
+def positive(name: str, value: float | int) -> float:
+    """Return ``value``, if it can be a price or a width."""
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} must be a positive number, got {value}.")
     return value
+
+
+def follow(threshold: Float[Tensor, "*shape"], ratio: Float[Tensor, "*shape"]) -> None:
+    """Raise ``threshold`` where ``ratio`` times as many exceeded it as should, and lower it where too few did.
+
+    It moves by a share of itself, so that it needs no unit, and comes to rest where the mean ratio is one. A
+    twentieth of the surplus makes a memory of some ten batches: enough to average the noise of one, and short beside
+    the time in which weights move.
+    """
+    threshold.clamp_(min=1e-3).mul_((0.05 * (ratio - 1).clamp(max=10)).exp())
