@@ -12,6 +12,7 @@ from torch import Tensor
 
 from workbench.dictionaries import (
     BatchTopK,
+    Codes,
     Dictionary,
     FeatureChoice,
     Gated,
@@ -27,7 +28,7 @@ from workbench.dictionaries import (
 )
 from workbench.dictionaries.linear import AUXK, Linear
 from workbench.dictionaries.storage import ARCHITECTURES, UNITS
-from workbench.language.planted import World, plain, recovery
+from workbench.language.planted import World, plain, recovery, tree
 from workbench.models import Site
 from workbench.training import TrainConfig, train
 
@@ -500,3 +501,168 @@ def test_the_largest_of_a_batch_are_those_of_the_flattened_product(total):
     naive = torch.where(mask_of_largest(naive, total) > 0, naive, 0).view(17, 40)
     assert int(kept.sum()) == total
     assert torch.allclose(dense, naive, atol=1e-5)
+
+
+# --- the allocation of sparsity (Ayonrinde 2024) -------------------------------------------------------------
+
+
+def test_masks_obey_their_budgets_exactly():
+    topk, x = rough("TopK", SEED)
+    assert ((topk.encode(x, training=True).dense() > 0).sum(1) <= K).all()
+
+    mutual, x = rough("BatchTopK", SEED)
+    codes = mutual.loss(x, x, dead=none_dead(mutual)).codes
+    assert int((codes.values > 0).sum()) <= K * len(x)
+    folded = mutual.folded()
+    z = torch.relu(x @ folded.W_enc.T + folded.b_enc)
+    naive = z * mask_of_largest(z.flatten(), K * len(x)).view_as(z)
+    assert torch.equal(codes.dense() > 0, naive > 0)
+
+    chooses, x = rough("FeatureChoice", SEED)
+    for _ in range(5):
+        budgets = chooses.budgets(len(x))
+        dense = chooses.encode(x, training=True).dense()
+        assert int(budgets.sum()) == K * len(x)
+        assert ((dense > 0).sum(0) <= budgets).all()
+        z = x @ chooses.folded().W_enc.T + chooses.folded().b_enc
+        assert ((dense > 0).sum(0) == torch.minimum(budgets, (z > 0).sum(0).double())).all()
+        chooses.after_step(0)
+
+
+@pytest.mark.parametrize("zipf", [0.0, 0.5, 1.0, 2.0])
+def test_budgets_are_the_law_on_average(zipf):
+    dictionary = FeatureChoice(D, 128, k=K, zipf=zipf)
+    law = dictionary.frequency
+    assert law.sum().item() == pytest.approx(K, rel=1e-5)
+    assert law.max() <= 1
+    below = law < 1
+    ratio = law[below] * torch.arange(1, 129)[below] ** zipf
+    assert ratio.max().item() == pytest.approx(ratio.min().item(), rel=1e-4)
+    given = torch.zeros(128)
+    for step in range(1000):
+        given += dictionary.budgets(64) / 64 / 1000
+        dictionary.after_step(step)
+    assert torch.allclose(given, law, atol=1e-4)
+
+
+def test_activations_that_need_more_features_get_more():
+    rows = world(SEED).rows(8000, seed=8)
+    difficulty = (rows.codes > 0).sum(1).float()
+    for name in ("BatchTopK", "FeatureChoice"):
+        active = (trained(name).encode(rows.acts).dense() > 0).sum(1).float()
+        assert torch.corrcoef(torch.stack([active, difficulty]))[0, 1] > 0.3, name
+    counts = (trained("TopK-signed").encode(rows.acts).values != 0).sum(1)
+    assert counts.unique().tolist() == [K]
+    kept = {name: fidelity(trained(name), rows.acts).fvu for name in ("TopK", "BatchTopK")}
+    assert kept["BatchTopK"] <= kept["TopK"] + 0.01
+
+
+def test_no_feature_dies_that_chooses_its_activations():
+    def dead(name: str, **options) -> float:
+        dictionary = CASES[name].make(D, 256, seed=SEED, **options)
+        config = TrainConfig(steps=300, lr=1e-2, dead_tokens=10**9)  # never counted dead, so there is no AuxK
+        list(train(dictionary, world(SEED).batches(512, seed=1), config))
+        return fidelity(dictionary, world(SEED).rows(20_000, seed=2).acts).dead
+
+    assert dead("TopK") > 0.05
+    assert dead("FeatureChoice") == 0
+
+
+def test_thresholds_find_their_count_from_far_away():
+    for name in ("BatchTopK", "FeatureChoice"):
+        dictionary, batches = CASES[name].make(seed=SEED), world(SEED).batches(512, seed=1)
+        dictionary.initialise(next(batches))
+        for start in (0.0, 20.0):
+            dictionary.threshold.fill_(start)
+            list(train(dictionary, batches, TrainConfig(steps=300, lr=1e-5)))
+            l0 = dictionary.encode(world(SEED).rows(16384, seed=2).acts).l0.item()
+            assert l0 == pytest.approx(K, rel=0.05), (name, start)
+
+
+# --- hierarchy -----------------------------------------------------------------------------------------------
+
+
+def silent_parents(dictionary: Dictionary, family: World) -> float:
+    """On which share of a parent's rows the feature nearest to its direction is silent: absorption."""
+    rows = family.rows(8000, seed=5)
+    codes = dictionary.encode(rows.acts).dense()
+    parents = [i for i in family.parent.unique().tolist() if i >= 0]
+    nearest = (family.directions @ dictionary.W_dec.T).argmax(1)
+    return sum((codes[rows.codes[:, i] > 0, nearest[i]] <= 0).float().mean().item() for i in parents) / len(parents)
+
+
+@pytest.mark.slow
+def test_the_first_prefix_of_a_matryoshka_holds_the_parents():
+    config, k, general, absorbed = TrainConfig(steps=400, lr=1e-2, dead_tokens=20_000), 2, 0, []
+    for n in range(4):
+        family = World({"tree": tree()}, d=64, seed=SEED + n)
+        nested, topk = Matryoshka(64, 20, k=k, prefixes=[3], seed=n), TopK(64, 20, k=k, seed=n)
+        for dictionary in (nested, topk):
+            list(train(dictionary, family.batches(512, seed=1), config))
+        nearest = (family.directions @ nested.W_dec[:3].T).argmax(0)
+        general += sum(i in family.parent for i in nearest)
+        absorbed.append([silent_parents(dictionary, family) for dictionary in (nested, topk)])
+    assert general / 12 >= 0.8
+    of_nested, of_topk = torch.tensor(absorbed).mean(0)
+    assert of_nested < 0.5 * of_topk
+
+
+def test_any_trained_prefix_is_a_dictionary_of_its_own():
+    dictionary, rows = trained("Matryoshka"), world(SEED).rows(4000, seed=2).acts
+    codes = dictionary.encode(rows)
+    first = Codes(codes.values * (codes.indices < 96), codes.indices, codes.n_features)
+    left = (rows - dictionary.decode(first)).square().sum() / (rows - rows.mean(0)).square().sum()
+    assert left < 0.25
+    with pytest.raises(ValueError, match=r"prefixes must rise from at least 1 to at most 40 .*, got \[8, 8\.?.*"):
+        Matryoshka(12, 40, k=4, prefixes=[8, 8, 4])
+
+
+def test_a_pursuit_shortens_the_residual_at_every_step_and_can_stop_at_any():
+    dictionary, x = trained("MatchingPursuit"), world(SEED).rows(1000, seed=2).acts
+    whole = dictionary.sparser(k=12).encode(x)
+    norms = [(x - dictionary.decode(Codes(0 * whole.values, whole.indices, 128))).norm(dim=1)]
+    for k in range(1, 13):
+        codes = dictionary.sparser(k=k).encode(x)
+        assert torch.equal(codes.values, whole.values[:, :k])
+        assert torch.equal(codes.indices, whole.indices[:, :k])
+        norms.append((x - dictionary.decode(codes)).norm(dim=1))
+        assert (norms[k] <= norms[k - 1] + 1e-4).all()
+    assert dictionary.k == K  # the one at hand is as it was
+
+
+def test_a_pursuit_stops_where_the_residual_is_short_enough():
+    dictionary, x = trained("MatchingPursuit"), world(SEED).rows(1000, seed=2).acts
+    counts = []
+    for until in (0.1, 0.3, 0.6):
+        sparser = dictionary.sparser(k=30, until=until)
+        length = sparser.length / sparser.scale_out
+        codes = sparser.encode(x)
+        counts.append(codes.l0.item())
+        before = Codes(codes.values.clone(), codes.indices, 128)
+        last = (before.values != 0).sum(1) - 1
+        took = last >= 0
+        before.values[torch.arange(1000)[took], last[took]] = 0
+        assert ((x - sparser.decode(before)).norm(dim=1)[took] > until * length).all()
+        assert torch.allclose(sparser.folded().encode(x).dense(), codes.dense(), atol=1e-3)
+    assert counts[0] > counts[1] > counts[2]
+    with pytest.raises(ValueError, match=r"until is a share of the input's length, at least 0 and below 1, got 1\.0"):
+        dictionary.sparser(until=1.0)
+
+
+def test_a_pursuit_rebuilds_what_it_reads():
+    with pytest.raises(ValueError, match="reads one site and rebuilds one, the same, since it encodes with its dec"):
+        MatchingPursuit(12, 40, k=4, d_out=9)
+
+
+@pytest.mark.slow
+def test_a_pursuit_breaks_the_tree_less_than_topk():
+    """More of the tree's 20 directions get a feature of their own; how many depends on the start, 9 to 20 of them."""
+    config, found = TrainConfig(steps=600, lr=1e-2, dead_tokens=20_000), []
+    for n in range(3):
+        family = World({"tree": tree()}, d=64, seed=SEED + n)
+        pair = MatchingPursuit(64, 20, k=5, until=0.3, seed=n), TopK(64, 20, k=2, seed=n)
+        for dictionary in pair:
+            list(train(dictionary, family.batches(512, seed=1), config))
+        found.append([(recovery(family.directions, d.W_dec).matched > 0.9).float().mean().item() for d in pair])
+    of_pursuit, of_topk = torch.tensor(found).mean(0)
+    assert of_pursuit > of_topk + 0.1

@@ -18,6 +18,7 @@ class BatchTopK(Mutual):
         k: How many are active on an activation, on average.
         shared: As for every architecture of one product, see ``Linear``.
 
+    >>> import torch
     >>> BatchTopK(8, 32, k=4)(torch.ones(2, 8)).shape
     torch.Size([2, 8])
     """

@@ -23,16 +23,17 @@ class MatchingPursuit(Dictionary):
 
     The residual starts as ``x - bias``. Each step finds the row ``j`` of greatest product with it, takes that product
     as the code of feature ``j`` and subtracts ``code * W_dec[j]``, so the residual never grows. A row stops when the
-    feature was picked before or the product is not positive, after ``k`` steps, or, outside training, once the
-    residual is short enough. Slots of the codes are in the order of the steps. There is no encoder, and the loss is
-    the squared error, with a gradient through all steps; of the dead features, the one nearest to each final
-    residual takes one more step, at the weight of AuxK. A step costs one product: ``k`` times what TopK costs.
+    feature was picked before or the product is not positive, after ``k`` steps, or once the residual is short enough;
+    both limits can be moved after training, see ``sparser``. Slots of the codes are in the order of the steps. There
+    is no encoder, and the loss is the squared error, with a gradient through all steps; of the dead features, the one
+    nearest to each final residual takes one more step, at the weight of AuxK. A step costs one product: ``k`` times
+    what TopK costs.
 
     Args:
         d_in: Width of the activations.
         n_features: How many features.
         k: How many steps, and so active features, at most.
-        until: Stop, outside training, where the residual is shorter than this share of the typical input's length.
+        until: Stop where the residual is shorter than this share of the typical input's length.
         d_out: As ``d_in``; a pursuit rebuilds what it reads.
         sites_in: The one site that is read and rebuilt.
         sites_out: The same.
@@ -79,7 +80,7 @@ class MatchingPursuit(Dictionary):
         twin.until = self.until if until is None else _share(until)
         return twin
 
-    def _pursue(self, u: Tensor, W: Tensor, *, training: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _pursue(self, u: Tensor, W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return values and indices of the codes, and the residual."""
         residual, values, indices = u - self.b_dec, [], []
         picked = torch.zeros(len(u), self.n_features, dtype=torch.bool, device=u.device)
@@ -88,7 +89,7 @@ class MatchingPursuit(Dictionary):
             with torch.no_grad():
                 best = (residual @ W.T).argmax(1, keepdim=True)
                 going = going & ~picked.gather(1, best)
-                if not training and self.until:
+                if self.until:
                     norm = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
                     going = going & (norm > self.until * self.length)
                 picked.scatter_(1, best, True)
@@ -103,7 +104,7 @@ class MatchingPursuit(Dictionary):
     def _activate(
         self, u: Float[Tensor, "batch d_in"], *, training: bool
     ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
-        return self._pursue(u, self.W_dec, training=training)[:2]
+        return self._pursue(u, self.W_dec)[:2]
 
     @override
     def loss(
@@ -115,7 +116,7 @@ class MatchingPursuit(Dictionary):
     ) -> Loss:
         u = (x - self.centre_in) * self.scale_in
         W_dec = tangent(self.W_dec)
-        values, indices, residual = self._pursue(u, W_dec, training=True)
+        values, indices, residual = self._pursue(u, W_dec)
         parts = {"reconstruction": residual.square().mean(), "auxk": residual.new_zeros(())}
         ids = dead.nonzero().squeeze(1)
         if len(ids):

@@ -26,6 +26,7 @@ class ReLU(Penalised):
         warmup: Steps over which the price rises linearly from zero.
         shared: As for every architecture of one product, see ``Linear``.
 
+    >>> import torch
     >>> ReLU(8, 32)(torch.ones(2, 8)).shape
     torch.Size([2, 8])
     """

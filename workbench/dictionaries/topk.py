@@ -27,6 +27,7 @@ class TopK(Linear):
             be negative (Makhzani and Frey 2013, arXiv 1312.5663; so used by Kim et al. 2024, arXiv 2411.16725).
         shared: As for every architecture of one product, see ``Linear``.
 
+    >>> import torch
     >>> TopK(8, 32, k=4)(torch.ones(2, 8)).shape
     torch.Size([2, 8])
     """
