@@ -1,12 +1,14 @@
 """Harvesting: rows against a naive loop, every kind of source, and what is refused."""
 
+from itertools import pairwise
+
 import datasets
 import pytest
 import torch
 from conftest import BOS, EOS, N_CTX, WORDS, corpus, layers_run
 
 from workbench.activations import ActivationStore
-from workbench.models import Site, edited, record, tokenize
+from workbench.models import Site, edited, load_model, record, tokenize
 
 SITES = [Site(1), Site(0, "mlp_out"), Site(1, "z")]
 DOCUMENTS = corpus(40)
@@ -53,6 +55,11 @@ def test_the_beginning_of_text_is_kept_only_when_asked_and_the_end_always(tiny_m
     kept = ActivationStore.collect(tiny_model, DOCUMENTS, [Site(0)], keep_bos=True)
     assert len(kept) == int(DOCUMENTS.lengths.sum())
     assert torch.equal(kept.rows(kept.rows(slice(None), sites=()).pos > 0).acts[Site(0)], plain.acts[Site(0)])
+    begins = kept.rows(kept.rows(slice(None), sites=()).pos == 0)
+    assert set(begins.tokens.tolist()) == {BOS}
+    assert begins.doc.tolist() == list(range(len(DOCUMENTS)))
+    expected = record(tiny_model, torch.tensor([[BOS]]), [Site(0)])[Site(0)][0]  # nothing stands before it
+    torch.testing.assert_close(begins.acts[Site(0)], expected.expand(len(DOCUMENTS), -1), rtol=1e-5, atol=1e-5)
 
 
 def test_one_forward_serves_all_sites_and_stops_after_the_last(tiny_model):
@@ -69,17 +76,40 @@ def test_one_forward_serves_all_sites_and_stops_after_the_last(tiny_model):
         datasets.Dataset.from_dict({"text": TEXTS, "id": range(len(TEXTS))}),
         datasets.Dataset.from_dict({"text": TEXTS}).to_iterable_dataset(),
         DOCUMENTS.tokens,
+        list(DOCUMENTS.tokens),
     ],
-    ids=["texts", "generator", "data set", "iterable data set", "padded tokens"],
+    ids=["texts", "generator", "data set", "iterable data set", "padded tokens", "padded rows"],
 )
 def test_every_kind_of_source_gives_the_same_rows(tiny_model, source):
     rows = ActivationStore.collect(tiny_model, source, [Site(1)]).rows(slice(None))
     expected = ActivationStore.collect(tiny_model, DOCUMENTS, [Site(1)])
     words = expected.rows(slice(None), sites=()).tokens
-    expected = expected.rows(slice(None) if source is DOCUMENTS.tokens else words != EOS)  # texts have no end
+    texts = rows.tokens[-1] != EOS  # which have no end
+    expected = expected.rows(words != EOS if texts else slice(None))
     assert torch.equal(rows.tokens, expected.tokens)
     assert torch.equal(rows.doc, expected.doc)
     torch.testing.assert_close(rows.acts[Site(1)], expected.acts[Site(1)], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("row", [[0, 0, BOS, 3, 4], [0, BOS, 3, 4, 0], [BOS, 3, 0, 4, 0]])
+def test_padding_before_a_token_is_refused(tiny_model, row):
+    words = r"Document 1 of the source has padding \(token 0\) before a real token; padding must come last"
+    for source in (torch.tensor([[BOS, 3, 4, 5, 6], row]), [torch.tensor([BOS, 3]), torch.tensor(row)]):
+        with pytest.raises(ValueError, match=words):
+            ActivationStore.collect(tiny_model, source, [Site(1)])
+
+
+def test_a_pad_that_also_ends_texts_may_stand_within_and_ends_a_tensor_of_its_own(model_directories):
+    model = load_model(model_directories["neox"], device="cpu")
+    model.tokenizer.pad_token = "<eos>"
+
+    def kept(source) -> list[int]:
+        return ActivationStore.collect(model, source, [Site(1)]).rows(slice(None)).tokens.tolist()
+
+    assert kept(torch.tensor([[EOS, BOS, 3, EOS, 4, EOS]])) == [EOS, 3, EOS, 4]
+    assert kept([torch.tensor([BOS, 3, EOS])]) == [3, EOS]
+    with pytest.raises(ValueError, match=r"padding \(token 2\) before a real token"):
+        kept(torch.tensor([[EOS, EOS, BOS, 3]]))
 
 
 def test_a_text_file_holds_one_document_per_line(tiny_model, tmp_path):
@@ -136,13 +166,31 @@ def test_half_precision_on_disk_comes_back_as_float32(tiny_model, tmp_path):
     torch.testing.assert_close(rows, full.rows(slice(None)).acts[Site(1)], rtol=1e-3, atol=1e-3)
 
 
-def test_progress_counts_to_the_end(tiny_model):
+def progress_of(model, source) -> tuple[ActivationStore, list[tuple[int, int]]]:
     seen = []
     store = ActivationStore.collect(
-        tiny_model, DOCUMENTS, [Site(1)], batch_tokens=100, shard_rows=150, progress=lambda *done: seen.append(done)
+        model, source, [Site(1)], batch_tokens=100, shard_rows=150, progress=lambda *done: seen.append(done)
     )
-    assert seen == sorted(seen)
+    return store, seen
+
+
+def test_progress_counts_to_the_end(tiny_model):
+    store, seen = progress_of(tiny_model, DOCUMENTS)
+    assert len(seen) > 4
+    assert all(later[0] > sooner[0] and later[1] > sooner[1] for sooner, later in pairwise(seen))
     assert seen[-1] == (len(DOCUMENTS), len(store))
+
+
+def test_progress_counts_documents_however_they_are_cut(tiny_model):
+    long = " ".join(WORDS[i % len(WORDS)] for i in range(4 * N_CTX))
+    source = ["the cat", long, "", "the dog runs", long, "a cat"]
+    store, seen = progress_of(tiny_model, source)
+    assert seen == sorted(seen)
+    assert seen[-1] == (len(source), len(store))
+    lengths = sorted(len(text.split()) for text in source)
+    for finished, rows in seen:  # which are finished is not told, but they have the rows of the shortest at least
+        assert rows >= sum(lengths[:finished])
+    assert f"{len(source)} documents" in repr(store)
 
 
 # What is refused.

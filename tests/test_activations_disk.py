@@ -193,6 +193,24 @@ def test_a_harvest_goes_on_only_as_it_was_begun(tiny_model, harvested, change, w
         collect(tiny_model, harvested, **{"sites": [Site(1)], **change})
 
 
+def test_a_harvest_goes_into_a_directory_of_its_own(tiny_model, tmp_path):
+    (tmp_path / "notes").mkdir()
+    for name in ("essay.txt", "sums.txt"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=r"holds no activations, but other things \('essay\.txt' among 3\); a store"):
+        collect(tiny_model, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["essay.txt", "notes", "sums.txt"]
+    for place in (tmp_path / "essay.txt", tmp_path / "essay.txt" / "store"):
+        with pytest.raises(ValueError, match=r"is a file or lies in one; a store is a directory, so give another"):
+            collect(tiny_model, place)
+
+
+def test_what_a_writer_killed_at_its_manifest_leaves_is_no_hindrance(tiny_model, tmp_path):
+    (tmp_path / "manifest.json.tmp").write_text("{")
+    (tmp_path / ".DS_Store").write_text("")
+    assert collect(tiny_model, tmp_path).complete
+
+
 def test_a_store_knows_its_model(loaded, harvested):
     store = ActivationStore.open(harvested)
     store.check(loaded["neox"])

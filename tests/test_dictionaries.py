@@ -7,11 +7,12 @@ import math
 
 import pytest
 import torch
+from conftest import D_MODEL, tokens_of
 from safetensors import SafetensorError
 from torch import Tensor
 
 from workbench.dictionaries import Codes, TopK, fidelity, files, load_dictionary, save, sparse, splice
-from workbench.models import Context, Site, fingerprint
+from workbench.models import Context, Site, edited, fingerprint
 
 SEEDS = (0, 1, 2)
 
@@ -266,7 +267,7 @@ def test_fidelity_of_a_stream_is_that_of_the_whole():
 
 def context(acts: Tensor) -> Context:
     positions = torch.arange(acts.shape[1]).expand(acts.shape[:2])
-    return Context(positions, torch.zeros_like(positions), torch.ones(acts.shape[:2], dtype=torch.bool))
+    return Context(positions, torch.zeros_like(positions), torch.ones(acts.shape[:2], dtype=torch.bool), Site(1))
 
 
 def test_splicing_with_the_error_kept_changes_nothing():
@@ -289,6 +290,25 @@ def test_a_changed_code_moves_the_activations_along_its_direction():
     double = splice(dictionary, change=lambda codes: Codes(2 * codes.values, codes.indices, codes.n_features))
     moved = double(acts, context(acts)) - acts
     assert torch.allclose(moved, dictionary.encode(acts).dense() @ dictionary.W_dec, atol=1e-3)
+
+
+def test_a_dictionary_is_spliced_in_at_its_own_site_alone(tiny_model):
+    tokens = tokens_of(2, 10)
+    clean = tiny_model(tokens)
+
+    def spliced(own: Site | tuple, at: Site) -> Tensor:
+        dictionary = TopK(D_MODEL, 40, k=5, sites_in=own)
+        dictionary.initialise(random(300, D_MODEL))
+        with edited(tiny_model, {at: splice(dictionary)}):
+            return tiny_model(tokens)
+
+    # What leaves block 0 enters block 1.
+    enters = Site(1, "resid_pre")
+    for own, at in ((Site(0), Site(0)), (Site(0), enters), (enters, Site(0)), ((), Site(2))):
+        assert torch.allclose(spliced(own, at), clean, rtol=1e-4, atol=1e-4)
+    for own, at in ((Site(0), Site(1)), (Site(0), Site(0, "resid_pre")), (Site(1, "mlp_out"), Site(1))):
+        with pytest.raises(ValueError, match=rf"belongs at '{own}', but was put at '{at}'; put it at its own site"):
+            spliced(own, at)
 
 
 def test_the_kept_error_has_no_gradient():
@@ -352,6 +372,12 @@ def test_a_dictionary_knows_the_model_it_was_trained_on(tiny_model):
     dictionary.provenance = {"model": "a1b2"}
     with pytest.raises(ValueError, match=r"trained on another model, with fingerprint a1b2, not .*; load that model"):
         dictionary.check(tiny_model)
+
+
+@pytest.mark.parametrize("sites", [{"sites_in": Site(9)}, {"sites_in": Site(1, "mlp_in"), "sites_out": Site(9)}])
+def test_a_dictionary_of_a_site_that_the_model_lacks_is_not_its_own(tiny_model, sites):
+    with pytest.raises(ValueError, match=r"Site\(layer=9, .* does not exist in this model, which has 3 layers"):
+        TopK(12, 40, k=5, **sites).check(tiny_model)
 
 
 @pytest.mark.parametrize("file", [1, 2])

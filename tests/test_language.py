@@ -741,6 +741,31 @@ def test_bad_input_gets_a_clear_sentence(language, call, words):
         call(language)
 
 
+@pytest.mark.parametrize("door", ["first_violation", "next_token", "valid", "posterior"])
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        ([BOS, 5, 6], r"ids must be an integer \[pos\] tensor, got list; write torch\.tensor\(ids\)"),
+        (torch.tensor([[BOS, 5, 6]]), r"ids must be one document, .*, got torch\.int64 \(1, 3\); of several give one"),
+        (torch.tensor(BOS), r"ids must be one document, .*, got torch\.int64 \(\)"),
+        (torch.tensor([BOS, 5.0]), r"ids must be one document, .*, got torch\.float32 \(2,\)"),
+        (torch.tensor([], dtype=torch.long), "ids must begin with BOS"),
+        (torch.tensor([BOS, 5, 9999]), rf"ids must lie in 0\.\.{len(VOCABULARY) - 1}, .* got 9999 at position 2; give"),
+        (torch.tensor([BOS, -1]), "the vocabulary of the language, got -1 at position 1; give tokens of its own"),
+    ],
+)  # fmt: skip
+def test_input_that_is_no_document_gets_a_clear_sentence(as_user, language, door, ids, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        getattr(language, door)(ids, *([["topic"]] if door == "posterior" else []))
+
+
+def test_input_of_any_integer_type_will_do(language):
+    ids = ids_of(language.documents(1, seed=5), 0)
+    for dtype in (torch.int16, torch.int32):
+        assert language.first_violation(ids.to(dtype)) is None
+        assert torch.equal(language.next_token(ids.to(dtype)), language.next_token(ids))
+
+
 def test_an_unknown_split_is_named():
     with pytest.raises(ValueError, match="split must be one of 'all', 'train', 'test', got 'dev'"):
         check_split("dev")

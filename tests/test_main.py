@@ -8,6 +8,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from conftest import WORDS, tokens_of
@@ -16,7 +17,10 @@ from tqdm import tqdm
 
 import workbench.__main__
 from workbench.__main__ import main
-from workbench.dictionaries import load_dictionary
+from workbench.dictionaries import TopK, load_dictionary, save
+from workbench.language import build_tokenizer
+from workbench.language.train import Recipe, build_model
+from workbench.models import Site, fingerprint, load_model
 
 
 def code_of(*arguments):
@@ -33,12 +37,73 @@ def test_doctor_finds_everything_here(capsys):
     assert "workbench lab" in said.splitlines()[-1]
 
 
-def test_doctor_says_what_to_do_where_the_model_is_broken(capsys, monkeypatch):
-    monkeypatch.setattr("workbench.models.load_model", lambda *_, **__: (_ for _ in ()).throw(ValueError("truncated")))
+@pytest.fixture(scope="session")
+def small_parts(tmp_path_factory):
+    """A folder as the shipped one: a small model of the language, untrained, and a dictionary for it."""
+    folder = tmp_path_factory.mktemp("parts")
+    build_model(Recipe(layers=1, width=32)).half().save_pretrained(folder / "tiny")
+    build_tokenizer().save_pretrained(folder / "tiny")
+    dictionary = TopK(32, 64, k=4, sites_in=Site(0))
+    dictionary.initialise(torch.randn(100, 32))
+    dictionary.provenance = {"model": fingerprint(load_model(folder / "tiny", device="cpu"))}
+    save(dictionary, folder / "dictionary")
+    return folder
+
+
+@pytest.fixture
+def parts(small_parts, tmp_path, monkeypatch):
+    """A copy of it to break, in the place of the shipped one."""
+    folder = shutil.copytree(small_parts, tmp_path / "pretrained")
+    for module in ("models.loading", "dictionaries.storage"):
+        monkeypatch.setattr(f"workbench.{module}.PRETRAINED", folder)
+    return folder
+
+
+def test_doctor_is_content_with_a_model_and_its_dictionary(parts, capsys):
+    assert code_of("doctor") == 0
+    said = capsys.readouterr().out
+    assert "shipped model     loads and answers" in said
+    assert "shipped features  64 at 0.resid_post" in said
+
+
+def overwrite(name, size):
+    """Put other bytes, small numbers if read as weights, at the end of a file."""
+
+    def damage(folder):
+        (file,) = folder.glob(name)
+        whole = file.read_bytes()
+        assert len(whole) > size
+        file.write_bytes(whole[:-size] + b"\x11" * size)
+
+    return damage
+
+
+def rename_a_word(folder):
+    file = folder / "tiny" / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    words = tokenizer["model"]["vocab"]
+    words["harbour"] = words.pop("harbor")
+    file.write_text(json.dumps(tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (overwrite("tiny/model.safetensors", 40_000), "the model is not the one that the dictionary was trained on"),
+        (overwrite("tiny/model.safetensors", 2), "the model is not the one that the dictionary was trained on"),
+        (overwrite("dictionary/*.safetensors", 2), "is truncated, corrupt or swapped"),
+        (lambda folder: (folder / "tiny" / "config.json").unlink(), "has no config.json"),
+        (rename_a_word, "the model's vocabulary is not the language's, they differ at 'harbor'"),
+    ],
+)
+def test_doctor_says_what_to_do_where_what_is_shipped_is_broken(parts, capsys, damage, words):
+    damage(parts)
     assert code_of("doctor") == 1
     said = capsys.readouterr().out
-    assert "the shipped model does not load: truncated" in said
+    assert "what is shipped is broken: " in said
+    assert words in said
     assert "pip install --force-reinstall" in said
+    assert "All is well" not in said
 
 
 @pytest.mark.parametrize(
@@ -50,7 +115,9 @@ def test_doctor_says_what_to_do_where_the_model_is_broken(capsys, monkeypatch):
         ("2.11.0+cpu", None),
     ],
 )
-def test_doctor_says_what_to_do_where_a_package_is_missing_or_of_a_wrong_version(capsys, monkeypatch, found, words):
+def test_doctor_says_what_to_do_where_a_package_is_missing_or_of_a_wrong_version(
+    parts, capsys, monkeypatch, found, words
+):
     installed = importlib.metadata.version
 
     def version(name):
@@ -96,13 +163,93 @@ def test_an_empty_folder_gets_the_notebooks_and_keeps_them(tmp_path, called):
     assert (tmp_path / "00_tour.ipynb").read_text() == "mine"
 
 
-def test_what_follows_the_folder_goes_to_jupyterlab(tmp_path, monkeypatch, called):
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder as a clone of the repository is."""
+    folder = tmp_path / "clone"
+    (folder / "notebooks" / "images").mkdir(parents=True)
+    (folder / "notebooks" / ".ipynb_checkpoints").mkdir()
+    (folder / "notebooks" / "00_tour.ipynb").write_text("tour")
+    (folder / "notebooks" / "01_more.ipynb").write_text("more")
+    (folder / "notebooks" / "images" / "tour.png").write_bytes(b"picture")
+    monkeypatch.setattr(workbench.__main__, "__file__", str(folder / "workbench" / "__main__.py"))
+    return folder
+
+
+def held(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("[!.]*") if path.is_file()}
+
+
+def test_a_checkout_is_worked_on_in_copies_beside_it(checkout, called, capsys):
+    before = held(checkout)
+    assert code_of("lab") == 0
+    copies = checkout / ".notebooks"
+    assert f"--ServerApp.root_dir={copies}" in called[0]
+    assert f"The notebooks are now in {copies}" in capsys.readouterr().out
+    assert held(copies) == {"00_tour.ipynb": "tour", "01_more.ipynb": "more", "images/tour.png": "picture"}
+    assert sorted(path.name for path in copies.iterdir()) == [
+        ".shipped.json",
+        "00_tour.ipynb",
+        "01_more.ipynb",
+        "images",
+    ]
+    (copies / "Untitled.ipynb").write_text("mine")
+    assert code_of("lab") == 0
+    assert held(copies) == held(checkout / "notebooks") | {"Untitled.ipynb": "mine"}
+    assert {name: text for name, text in held(checkout).items() if ".notebooks" not in name} == before
+    assert capsys.readouterr().out == ""
+
+
+def test_copies_follow_what_is_shipped_but_never_over_a_change(checkout, called, capsys):
+    tour, more = (checkout / "notebooks" / name for name in ("00_tour.ipynb", "01_more.ipynb"))
+    copies = checkout / ".notebooks"
+    assert code_of("lab") == 0
+    (copies / "01_more.ipynb").write_text("my more")
+    tour.write_text("new tour")
+    (checkout / "notebooks" / "images" / "tour.png").write_text("new picture")
+    (checkout / "notebooks" / "02_last.ipynb").write_text("last")
+    capsys.readouterr()
+    assert code_of("lab") == 0
+    assert capsys.readouterr().out == ""
+    whole = {"00_tour.ipynb": "new tour", "images/tour.png": "new picture", "02_last.ipynb": "last"}
+    assert held(copies) == whole | {"01_more.ipynb": "my more"}
+
+    more.write_text("new more")
+    for _ in range(2):
+        assert code_of("lab") == 0
+        assert capsys.readouterr().out == (
+            f"You have changed 01_more.ipynb in {copies}, and so has a new version of workbench: yours stays; to get "
+            "the new one too, rename yours and call workbench lab again.\n"
+        )
+        assert held(copies) == whole | {"01_more.ipynb": "my more"}
+    (copies / "01_more.ipynb").rename(copies / "01_mine.ipynb")
+    assert code_of("lab") == 0
+    assert held(copies) == whole | {"01_mine.ipynb": "my more", "01_more.ipynb": "new more"}
+    assert capsys.readouterr().out == ""
+    more.write_text("newest more")
+    assert code_of("lab") == 0
+    assert held(copies) == whole | {"01_mine.ipynb": "my more", "01_more.ipynb": "newest more"}
+
+
+def test_a_folder_that_is_named_is_worked_on_in_place(checkout, called, monkeypatch):
+    monkeypatch.chdir(checkout)
+    before = held(checkout)
+    assert code_of("lab", "notebooks") == 0
+    assert f"--ServerApp.root_dir={checkout / 'notebooks'}" in called[0]
+    assert held(checkout) == before
+    assert code_of("lab", "mine") == 0
+    (checkout / "notebooks" / "00_tour.ipynb").write_text("new tour")
+    assert code_of("lab", "mine") == 0
+    assert (checkout / "mine" / "00_tour.ipynb").read_text() == "tour"
+
+
+def test_what_follows_the_folder_goes_to_jupyterlab(tmp_path, checkout, monkeypatch, called):
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGINT)
     assert code_of("lab", "--no-browser", "--port", "8951") == 0
     assert called[0][-3:] == ["--no-browser", "--port", "8951"]
-    assert f"--ServerApp.root_dir={Path(workbench.__file__).parent.parent / 'notebooks'}" in called[0]
-    assert not list(tmp_path.iterdir())
+    assert f"--ServerApp.root_dir={checkout / '.notebooks'}" in called[0]
+    assert list(tmp_path.iterdir()) == [checkout]
     assert code_of("lab", "mine", "--port", "8951", "deep.ipynb") == 0
     assert f"--ServerApp.root_dir={tmp_path / 'mine'}" in called[1]
     assert called[1][-3:] == ["--port", "8951", "deep.ipynb"]
@@ -134,13 +281,47 @@ def test_an_installation_without_a_checkout_copies_the_notebooks_that_came_with_
         main(["lab", "other"])
 
 
-def test_a_tour_that_fails_says_so(tmp_path, capsys):
-    import nbformat
+def check(folder, captured, *cells):
+    """Run ``lab --check`` on a shipped tour of these cells, and return its code and what it printed."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbformat.write(notebook, folder / "notebooks" / "00_tour.ipynb")
+    before = held(folder)
+    code = code_of("lab", "--check")
+    assert held(folder) == before, "a check writes nothing"
+    out, err = captured.readouterr()
+    assert err == ""
+    return code, out
 
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("assert 1 > 2, 'a claim'")])
-    nbformat.write(notebook, tmp_path / "00_tour.ipynb")
-    assert code_of("lab", str(tmp_path), "--check") == 1
-    assert "a claim" in capsys.readouterr().out
+
+def test_a_check_runs_the_shipped_tour_and_says_what_it_found(checkout, capsys):
+    (checkout / ".notebooks").mkdir()
+    (checkout / ".notebooks" / "00_tour.ipynb").write_text("mine, and no notebook")
+    code, said = check(checkout, capsys, "x = 41 + 1\nprint('found', x)", "x", "assert x == 42\nprint('so')")
+    assert code == 0
+    assert re.fullmatch(r"found 42\nso\n\n00_tour\.ipynb ran from top to bottom in \d+ s; its claims hold\.\n", said)
+
+
+def test_a_check_of_another_model_does_not_say_that_claims_hold(checkout, capsys):
+    code, said = check(checkout, capsys, "print('not asserted for this model')")
+    assert code == 0
+    assert said.endswith("s; its claims are asserted for the shipped model only.\n")
+    assert "hold" not in said
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("assert 1 > 2, 'a claim'", "a claim"),
+        ("import os; os._exit(1)", "failed: code cell 2 ended its kernel, most often for want of memory; run it by"),
+        ("import time; time.sleep(30)", "failed: code cell 2 took more than 2 s; run it by hand in  workbench lab"),
+    ],
+)
+def test_a_tour_that_fails_says_so(checkout, monkeypatch, capfd, cell, words):
+    monkeypatch.setattr("workbench.__main__.PATIENCE", 2)
+    code, said = check(checkout, capfd, "1", cell)
+    assert code == 1
+    assert words in said
+    assert words == "a claim" or len(said.splitlines()) == 1
 
 
 LINES = [" ".join(WORDS[i - 3] for i in row[1:]) for row in tokens_of(300, 12).tolist()]
@@ -163,6 +344,7 @@ def test_train_writes_a_dictionary_that_loads_and_says_how_it_was_made(tmp_path,
     for bar in ("training text: 100%", "held-out text: 100%", "training: 100%"):
         assert bar in said.err
     assert load_dictionary(out).n_features == 64
+    load_dictionary(out).check(load_model(given[1]))
     told = json.loads((out / "dictionary.json").read_text())["provenance"]
     assert told["command"] == shlex.join(["workbench", "train", "DIRECTORY", *given])
     assert told["rows"] == {"train": 270 * 11, "held_out": 30 * 11}

@@ -41,13 +41,18 @@ def test_sites_sort_as_a_forward_computes_them():
     [
         (lambda: Site(0, "resid_pst"), "'resid_pst' is not a stream; the nearest is 'resid_post'"),
         (lambda: Site(-1), "Layers count from 0"),
+        (lambda: Site(0, "z", head=-1), r"Heads count from 0, got Site\(layer=0, stream='z', head=-1\)"),
+        (lambda: Site(2.5), r"The layer of a site is a whole number, got 2\.5; write Site\(2\)"),
+        (lambda: Site("2"), r"The layer of a site is a whole number, got '2'; .* of a name Site\.parse"),
+        (lambda: Site(None), "The layer of a site is a whole number, got None"),
+        (lambda: Site(0, "z", head=1.0), r"The head of a site is a whole number, got 1\.0"),
         (lambda: Site(0, "resid_pre", head=1), "Only z and pattern have heads"),
         (lambda: Site.parse("resid_post"), "A site reads like '3.resid_post'"),
         (lambda: Site.parse("3.z.x"), "A site reads like '3.resid_post'"),
     ],
 )
 def test_a_wrong_site_is_met_by_a_sentence(as_user, make, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         make()
 
 

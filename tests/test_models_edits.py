@@ -174,7 +174,7 @@ def test_hooks_act_only_in_their_own_thread(tiny_model):
     assert torch.equal(results["record"], expected)
 
 
-def test_the_context_knows_positions_tokens_and_mask(model):
+def test_the_context_knows_positions_tokens_mask_and_site(model):
     seen: list[Context] = []
 
     def look(acts, context):
@@ -184,6 +184,10 @@ def test_the_context_knows_positions_tokens_and_mask(model):
     tokens = tokens_of(2, 7)
     mask = torch.ones(2, 7, dtype=torch.bool)
     mask[1, :3] = False
+    with edited(model, {Site(0, "z"): look, Site(2): look}):
+        model(tokens)
+    assert [context.site for context in seen] == [Site(0, "z"), Site(2)]
+    seen.clear()
     with edited(model, {Site(1): look}):
         model(tokens)
         model(tokens, attention_mask=mask.long())

@@ -151,6 +151,24 @@ def drop_a_tensor(path):
     save_file(weights, path / "model.safetensors", {"format": "pt"})
 
 
+def poison(value):
+    def damage(path):
+        weights = load_file(path / "model.safetensors")
+        for name in ("gpt_neox.layers.1.mlp.dense_h_to_4h.bias", "gpt_neox.layers.2.mlp.dense_h_to_4h.bias"):
+            weights[name][3] = value
+        save_file(weights, path / "model.safetensors", {"format": "pt"})
+
+    return damage
+
+
+def configure(**changed):
+    def damage(path):
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(config | changed))
+
+    return damage
+
+
 def name_a_missing_shard(path):
     index = {"metadata": {}, "weight_map": {"embed_out.weight": "model-00002-of-00002.safetensors"}}
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -169,12 +187,28 @@ def name_a_missing_shard(path):
         (name_a_missing_shard, r"model-00002-of-00002\.safetensors' is missing, corrupt"),
         (lambda path: (path / "tokenizer.json").write_text("{}"), r"tokenizer\.json' is not a tokenizer .*again"),
         (drop_a_tensor, r"incomplete: gpt_neox\.layers\.1\.mlp\.dense_h_to_4h\.weight is missing"),
+        (poison(float("nan")), r"hold NaN or infinities: gpt_neox\.layers\.1\.mlp\.\S+\.bias is the first of 2 such"),
+        (poison(float("-inf")), r"hold NaN or infinities: gpt_neox\.layers\.1\.mlp\.\S+\.bias is the first of 2 such"),
+        (
+            configure(intermediate_size=40),
+            r"config\.json of .* gpt_neox\.layers\.0\.mlp\.dense_4h_to_h\.weight is 32 × 40 by config\.json and "
+            r"32 × 48 in the file\. Put the config\.json of these weights beside them",
+        ),
+        (configure(num_hidden_layers=2), r"by config\.json there is no gpt_neox\.layers\.2\.\S+, which the file has"),
+        (configure(num_hidden_layers=4), r"incomplete: gpt_neox\.layers\.3\.\S+ is missing"),
+        (configure(num_attention_heads=5), "hidden size is not divisible by the number of attention heads"),
     ],
 )
 def test_a_damaged_directory_is_met_by_a_sentence(copied, damage, words):
     damage(copied)
     with pytest.raises(ValueError, match=words):
         load_model(copied)
+
+
+def test_what_another_head_left_in_the_file_does_no_harm(copied):
+    weights = load_file(copied / "model.safetensors")
+    save_file(weights | {"score.weight": torch.zeros(2, 32)}, copied / "model.safetensors", {"format": "pt"})
+    assert load_model(copied).cfg.n_layers == 3
 
 
 @pytest.mark.parametrize(

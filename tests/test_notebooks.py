@@ -129,6 +129,7 @@ def test_every_figure_is_drawn_with_its_assertion(notebook):
     assert drawn
     for cell in drawn:
         assert ".claims(" in cell.source, f"say what this figure shows, so that it can fail:\n{cell.source}"
+        assert cell in tagged(notebook, "nbval-check-output"), f"compare the line of this figure:\n{cell.source}"
 
 
 def test_decisions_are_compared_and_floats_are_not(notebook):
@@ -142,8 +143,10 @@ def test_decisions_are_compared_and_floats_are_not(notebook):
 
 def test_the_gate_fails_when_a_stored_decision_is_tampered_with(tmp_path):
     notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
-    first = tagged(notebook, "nbval-check-output")[0]
-    notebook.cells = notebook.cells[: notebook.cells.index(first) + 1]
+    compared = tagged(notebook, "nbval-check-output")
+    printed = next(c for c in compared if c.outputs[0].output_type == "stream")
+    figure = next(c for c in compared if "image/png" in c.outputs[0].get("data", {}))
+    notebook.cells = notebook.cells[: 1 + max(map(notebook.cells.index, (printed, figure)))]
 
     def gate(name):
         nbformat.write(notebook, tmp_path / name)
@@ -152,9 +155,8 @@ def test_the_gate_fails_when_a_stored_decision_is_tampered_with(tmp_path):
 
     honest = gate("honest.ipynb")
     assert honest.returncode == 0, honest.stdout
-    output = first.outputs[0]
-    if "text" in output:
-        output.text = output.text.replace(output.text.split()[0], "tampered", 1)
-    else:
-        output.data["text/plain"] = "tampered " + output.data["text/plain"]
-    assert gate("tampered.ipynb").returncode == 1
+    for holder, field in ((printed.outputs[0], "text"), (figure.outputs[0].data, "text/plain")):
+        true = holder[field]
+        holder[field] = "tampered " + true
+        assert gate("tampered.ipynb").returncode == 1
+        holder[field] = true

@@ -1,8 +1,12 @@
 """The project's own papers: what they promise is there, and they agree with each other."""
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
+
+import pytest
 
 import workbench
 
@@ -20,16 +24,41 @@ def test_the_conda_environment_asks_for_what_the_package_asks_for():
     assert f"python{project()['requires-python']}" in lines
 
 
+def top_level(root):
+    """What git tracks there, and where there is no git, what lies there."""
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True).stdout
+    except FileNotFoundError:
+        listed = ""
+    names = {Path(name).parts[0] for name in listed.split("\0") if name} or {path.name for path in root.iterdir()}
+    names = {name for name in names if not name.startswith(".") and not name.endswith(".egg-info")}
+    return names - {"build", "dist", "runs", "stores", "__pycache__"}
+
+
 def test_the_top_level_holds_what_the_readme_says():
-    names = {p.name for p in ROOT.iterdir() if not p.name.startswith(".") and not p.name.endswith(".egg-info")}
     named = {"pyproject.toml", "README.md", "LICENSE", "workbench", "notebooks", "tests", "environment.yml"}
-    assert names - {"build", "dist", "runs", "stores", "__pycache__"} == named
+    assert top_level(ROOT) == named
+
+
+def test_a_folder_of_the_user_is_not_part_of_the_project(tmp_path):
+    for name in ("README.md", "mydict"):
+        (tmp_path / name).touch()
+    assert top_level(tmp_path) == {"README.md", "mydict"}
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    for command in (["init", "-q"], ["add", "README.md"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    assert top_level(tmp_path) == {"README.md"}
+
+
+def test_the_copies_that_lab_works_on_are_not_part_of_the_project():
+    assert "/.notebooks/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_the_readme_maps_every_room_that_is_there_and_no_other():
     readme = (ROOT / "README.md").read_text()
     rooms = {p.stem for p in (ROOT / "workbench").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
-    rooms = {room for room in rooms if not room.startswith("__")} - {"train_command"} | {"pretrained"}
+    rooms = {room for room in rooms if not room.startswith("__")} - {"stopping", "train_command"} | {"pretrained"}
     table = set(re.findall(r"^\| `(\w+)` \|", readme, re.MULTILINE))
     assert table == rooms
     assert rooms == set(re.findall(r"^``(\w+)``", workbench.__doc__ or "", re.MULTILINE))

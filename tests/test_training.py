@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import tokens_of
 from safetensors import SafetensorError
 from torch import Tensor
 
+from workbench.activations import ActivationStore
 from workbench.dictionaries import TopK, fidelity, files, load_dictionary, save
 from workbench.models import Site
 from workbench.training import TrainConfig, Training, train
@@ -363,6 +365,48 @@ def test_a_checkpoint_is_safetensors_and_json(tmp_path):
     run_to_end(tmp_path)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
     assert json.loads((tmp_path / "checkpoint.json").read_text())["config"]["steps"] == 24
+
+
+# --- whose activations -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stores(loaded) -> dict[str, ActivationStore]:
+    """The same tokens in two models."""
+    return {name: ActivationStore.collect(loaded[name], tokens_of(8, 20), [Site(1)]) for name in ("neox", "llama")}
+
+
+def test_a_dictionary_knows_the_model_whose_activations_it_was_trained_on(tmp_path, loaded, stores):
+    config = TrainConfig(steps=2)
+
+    def trained(name: str, dictionary: TopK, **options) -> TopK:
+        list(train(dictionary, stores[name].batches([Site(1)], 64, seed=0), config, **options))
+        return dictionary
+
+    save(trained("neox", small(sites_in=Site(1)), checkpoint=tmp_path / "unfinished"), tmp_path)
+    again = trained("neox", small(sites_in=Site(1)), checkpoint=tmp_path / "unfinished")  # finished: no step is taken
+    for dictionary in (load_dictionary(tmp_path), again):
+        assert dictionary.provenance["training"]["steps"] == 2
+        dictionary.check(loaded["neox"])
+        with pytest.raises(ValueError, match="This dictionary was trained on another model, with fingerprint"):
+            dictionary.check(loaded["llama"])
+    trained("neox", again)
+    words = "was trained on a model with fingerprint .*, and these batches come from another, .*; harvest from that"
+    with pytest.raises(ValueError, match=words):
+        trained("llama", again)
+    with pytest.raises(ValueError, match=r"position is of batches with fingerprint .*, these have"):
+        trained("llama", small(sites_in=Site(1)), checkpoint=tmp_path / "unfinished")
+
+
+def test_batches_that_do_not_say_whose_they_are_change_nothing(stores):
+    dictionary = small(sites_in=Site(1))
+    batch = next(stores["neox"].batches([Site(1)], 64, seed=0))
+    list(train(dictionary, [batch], TrainConfig(steps=1)))
+    assert "model" not in dictionary.provenance
+    list(train(dictionary, stores["neox"].batches([Site(1)], 64, seed=0), TrainConfig(steps=1)))
+    known = dictionary.provenance["model"]
+    list(train(dictionary, [batch], TrainConfig(steps=1)))
+    assert dictionary.provenance["model"] == known
 
 
 # --- bad input -----------------------------------------------------------------------------------------------

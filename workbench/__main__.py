@@ -1,7 +1,7 @@
 """``workbench lab | doctor | train``: thin commands over the package."""
 
 import argparse
-import errno
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -14,54 +14,108 @@ import sys
 import time
 from pathlib import Path
 
+from workbench.stopping import one_sentence
+
 TOUR = "00_tour.ipynb"
+RECORD = ".shipped.json"  # in a folder of copies: what each was when it was made
+PATIENCE = 600  # seconds for a cell
 
 
 def notebooks(directory: Path | None, check: bool) -> Path:
-    """Return the folder of notebooks: the given one, filled with copies where it holds none, or the checkout's."""
-    checkout = Path(__file__).parent.parent / "notebooks"
-    shared = [Path(root) / "share" / "workbench" / "notebooks" for root in (sys.prefix, site.getuserbase())]
-    shipped = next((folder for folder in (checkout, *shared) if (folder / TOUR).exists()), None)
-    # What pip installed it also replaces, so what is worked on is a copy.
-    folder = directory or (shipped if shipped and (check or shipped == checkout) else Path("notebooks"))
-    if not any(folder.glob("*.ipynb")):
-        if shipped is None:
-            raise ValueError(
-                f"'{folder}' holds no notebooks and none came with this installation; clone the repository."
-            )
-        shutil.copytree(shipped, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    """Return the folder of notebooks: the given one, or copies of the shipped ones; a check only reads those."""
+    checkout = Path(__file__).parent.parent
+    shared = [Path(root) / "share" / "workbench" for root in (sys.prefix, site.getuserbase())]
+    places = [place / "notebooks" for place in (checkout, *shared)]
+    shipped = next((place for place in places if (place / TOUR).exists()), None)
+    if check and shipped and directory is None:
+        return shipped
+    # Git and pip take care of what was shipped, so what is worked on is a copy.
+    folder = directory or (checkout / ".notebooks" if shipped == places[0] else Path("notebooks"))
+    empty = not any(folder.glob("*.ipynb"))
+    if empty and shipped is None:
+        raise ValueError(f"'{folder}' holds no notebooks and none came with this installation; clone the repository.")
+    if shipped and (empty or (directory is None and (folder / RECORD).exists())):
+        bring(shipped, folder)
+    if empty:
         print(f"The notebooks are now in {folder}")
     return folder
+
+
+def put(content: bytes, path: Path) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def bring(shipped: Path, folder: Path) -> None:
+    """Copy what was shipped into ``folder``, and renew the copies that nobody has changed."""
+    record = folder / RECORD
+    brought = json.loads(record.read_text()) if record.exists() else {}
+    stay = []
+    for path in sorted(shipped.rglob("*")):
+        name = path.relative_to(shipped)
+        if path.is_dir() or any(part.startswith((".", "__")) for part in name.parts):
+            continue
+        ours, copy = path.read_bytes(), folder / name
+        theirs = copy.read_bytes() if copy.exists() else None
+        before, now = brought.get(name.as_posix()), hashlib.sha256(ours).hexdigest()
+        if theirs is None or hashlib.sha256(theirs).hexdigest() == before != now:
+            put(ours, copy)
+        elif theirs != ours:
+            stay += [str(name)] if before != now else []
+            continue
+        brought[name.as_posix()] = now
+    put(json.dumps(brought, indent=1).encode(), record)
+    if stay:
+        print(
+            f"You have changed {', '.join(stay)} in {folder}, and so has a new version of workbench: yours stays; "
+            "to get the new one too, rename yours and call workbench lab again."
+        )
 
 
 def lab(directory: Path | None, check: bool, options: list[str]) -> int:
     """Open JupyterLab, with ``options`` of its own, or run the tour without a browser and say what it found."""
     folder = notebooks(directory, check)
-    if not check:
-        command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}"]
-        before = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is JupyterLab's, which asks before it stops
-        try:
-            return subprocess.call([*command, f"--LabApp.default_url=/lab/tree/{TOUR}", *options])
-        finally:
-            signal.signal(signal.SIGINT, before)
+    if check:
+        return run_tour(folder)
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}"]
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is JupyterLab's, which asks before it stops
+    try:
+        return subprocess.call([*command, f"--LabApp.default_url=/lab/tree/{TOUR}", *options])
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def run_tour(folder: Path) -> int:
+    """Run the tour in ``folder`` from top to bottom and print what it says; nothing is saved."""
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
     started = time.monotonic()
     notebook = nbformat.read(folder / TOUR, as_version=4)
-    # The kernel's warning about its transport would be the first thing a newcomer reads.
-    quiet = ["--log-level=40"]
+    # The kernel's warning about its transport would be the first thing a newcomer reads, and its traceback the last.
+    quiet = ["--log-level=50"]
     place = {"metadata": {"path": str(folder)}}
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3", extra_arguments=quiet, resources=place)
+    client = NotebookClient(notebook, timeout=PATIENCE, kernel_name="python3", extra_arguments=quiet, resources=place)
+    client.log.setLevel("CRITICAL")
     try:
         client.execute()
     except CellExecutionError as error:
         print(f"{TOUR} failed:\n{error}")
         return 1
-    said = [o.get("text", "") for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "stream"]
-    print("".join(said).strip())
-    print(f"\n{TOUR} ran from top to bottom in {time.monotonic() - started:.0f} s and its claims hold.")
+    except (TimeoutError, RuntimeError) as error:  # the latter is all that nbclient says of a kernel's end
+        late = isinstance(error, TimeoutError)
+        what = f"took more than {PATIENCE} s" if late else "ended its kernel, most often for want of memory"
+        cell = f"code cell {client.code_cells_executed}"
+        print(f"{TOUR} failed: {cell} {what}; run it by hand in  workbench lab  to see where it stops.")
+        return 1
+    streams = [o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "stream"]
+    said = "".join(stream.text for stream in streams).strip()
+    claims = "are asserted for the shipped model only" if "not asserted" in said else "hold"
+    print(f"{said}\n\n{TOUR} ran from top to bottom in {time.monotonic() - started:.0f} s; its claims {claims}.")
     return 0
 
 
@@ -88,6 +142,33 @@ def unusable() -> list[str]:
     return wrong
 
 
+def shipped_parts() -> None:
+    """Print what the shipped model and dictionary are; raise if one of them is not as it was shipped."""
+    from workbench.dictionaries import load_dictionary
+    from workbench.language import Language
+    from workbench.models import load_model, tokenize
+
+    started = time.monotonic()
+    model, dictionary = load_model("tiny", device="cpu"), load_dictionary("tiny")
+    words = model.tokenizer.get_vocab().items() ^ Language.vocabulary.items()
+    if words:
+        raise ValueError(
+            f"the model's vocabulary is not the language's, they differ at {min(word for word, _ in words)!r} (they "
+            "come from two versions of workbench)"
+        )
+    try:
+        dictionary.check(model)
+    except ValueError:
+        raise ValueError(
+            "the model is not the one that the dictionary was trained on (a file is damaged, or they come from two "
+            "versions of workbench)"
+        ) from None
+    best = int(model(tokenize(model, "Today Mia is at the"))[0, -1].argmax())
+    seconds = time.monotonic() - started
+    print(f"shipped model     loads and answers ({model.tokenizer.decode([best])!r}) in {seconds:.1f} s")
+    print(f"shipped features  {dictionary.n_features} at {', '.join(map(str, dictionary.sites_in))}")
+
+
 def doctor() -> int:
     """Print what is installed, what it runs on, and what to do where something is wrong."""
     print(f"python            {sys.version.split()[0]}")
@@ -110,37 +191,16 @@ def doctor() -> int:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     print(f"memory            {pages / 2**30:.1f} GiB")
     try:
-        from workbench.models import load_model, tokenize
-
-        started = time.monotonic()
-        model = load_model("tiny", device="cpu")
-        tokens = tokenize(model, "Today Mia is at the")
-        best = int(model(tokens)[0, -1].argmax())
-        word = model.tokenizer.decode([best])
-        print(f"shipped model     loads and answers ({word!r}) in {time.monotonic() - started:.1f} s")
+        shipped_parts()
     except Exception as error:
         wrong.append(
-            f"the shipped model does not load: {error}\n"
+            f"what is shipped is broken: {error}\n"
             "reinstall with  python -m pip install --force-reinstall --no-deps -e .  in a fresh clone"
         )
-    try:
-        from workbench.dictionaries import load_dictionary
-
-        dictionary = load_dictionary("tiny")
-        print(f"shipped features  {dictionary.n_features} at {', '.join(map(str, dictionary.sites_in))}")
-    except Exception as error:
-        wrong.append(f"the shipped dictionary does not load: {error}")
     if shutil.which("jupyter") is None and not (Path(sys.executable).parent / "jupyter").exists():
         wrong.append("the jupyter command is not on the path: activate the environment that holds workbench")
     print("\n".join(["", *wrong]) if wrong else "\nAll is well. Open the tour with  workbench lab")
     return 1 if wrong else 0
-
-
-def reason(error: OSError) -> str:
-    """Say in a few words what the system refused."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return os.strerror(error.errno)
-    return f"{error.strerror or error}" + (f" ('{error.filename}')" if error.filename else "")
 
 
 def kept(unfinished: Path) -> str:
@@ -195,7 +255,11 @@ def main(arguments: list[str] | None = None) -> None:
         begin = 2 if words[1:] and not words[1].startswith("-") else 1
         words, options = words[:begin], words[begin:]
     given = parser.parse_args(words, argparse.Namespace(words=words))
-    try:
+
+    def going_on() -> str:
+        return f"{kept(given.directory / 'unfinished')}. Go on with:  {shlex.join(['workbench', *words])}"
+
+    with one_sentence(f"workbench {given.command}", going_on if given.command == "train" else None):
         match given.command:
             case "lab":
                 code = lab(given.directory, given.check, options)
@@ -205,14 +269,6 @@ def main(arguments: list[str] | None = None) -> None:
                 code = train(given)
             case _:
                 code = doctor()
-    except ValueError as error:
-        raise SystemExit(f"workbench {given.command}: {error}") from None
-    except (OSError, KeyboardInterrupt) as error:
-        said = "Stopped" if isinstance(error, KeyboardInterrupt) else f"workbench {given.command}: {reason(error)}"
-        if given.command == "train":
-            said += f"; {kept(given.directory / 'unfinished')}. Go on with:  {shlex.join(['workbench', *words])}"
-        print(said, file=sys.stderr)
-        code = 130 if isinstance(error, KeyboardInterrupt) else 1
     raise SystemExit(code)
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from workbench.activations import ActivationStore
 from workbench.dictionaries import TopK, fidelity, save
 from workbench.language import Documents, Language
-from workbench.models import Site, TransformerBridge, fingerprint, load_model
+from workbench.models import Site, TransformerBridge, load_model
 from workbench.training import TrainConfig
 from workbench.training import train as start
 
@@ -48,9 +48,8 @@ def train(given: argparse.Namespace) -> int:
                 bar.set_postfix_str(str(step))
     found = fidelity(dictionary, held_out)
     asked = [word for word in given.words[1:] if word != "--replace" and Path(word) != given.directory]
-    dictionary.provenance = {
+    dictionary.provenance |= {
         "command": shlex.join(["workbench", "train", "DIRECTORY", *asked]),
-        "model": fingerprint(model),
         "rows": {"train": len(store), "held_out": len(unseen)},
         "training": asdict(config) | {"batch": batch},
         "held_out": {key: round(value, 4) for key, value in asdict(found).items()},

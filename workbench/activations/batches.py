@@ -22,7 +22,17 @@ BLOCK_ROWS = 256
 class Batches:
     """An endless iterator of batches, ``{site: [batch, d]}``; made by ``ActivationStore.batches``."""
 
-    def __init__(self, shards: Sequence[Shard], sites: Sequence[Site], size: int, seed: int, buffer_rows: int) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        sites: Sequence[Site],
+        size: int,
+        seed: int,
+        buffer_rows: int,
+        fingerprint: str,
+    ) -> None:
+        self.fingerprint = fingerprint
+        """Of the model that the activations came from; ``train`` writes it into the dictionary."""
         self._shards, self._sites, self._size, self._seed = list(shards), tuple(sites), size, seed
         self._rows = sum(shard.rows for shard in shards)
         self._on_disk = isinstance(shards[0], FileShard)
@@ -66,6 +76,7 @@ class Batches:
 
     def _identity(self) -> dict[str, Any]:
         return {
+            "fingerprint": self.fingerprint,
             "rows": self._rows,
             "sites": [str(site) for site in self._sites],
             "size": self._size,

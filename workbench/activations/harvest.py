@@ -22,7 +22,7 @@ from workbench.activations.sources import Piece, Source, pieces_of
 from workbench.models import Site, TransformerBridge, record
 
 Progress = Callable[[int, int], object]
-"""Called after each forward with the documents and rows that are done."""
+"""Called after each forward with the documents that are finished and the rows that are done."""
 
 DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 
@@ -52,7 +52,7 @@ def harvest(
                         raise ValueError(_other_source(directory))
                     continue
                 columns = _columns(model, window, manifest, bos, progress)
-                part = Part(f"rows-{number:05d}.safetensors", len(columns["token"]), window[-1].doc + 1, so_far)
+                part = Part(f"rows-{number:05d}.safetensors", len(columns["token"]), _finished(window), so_far)
                 manifest = replace(manifest, parts=(*manifest.parts, part))
                 if directory is None:
                     shards.append(MemoryShard(columns))
@@ -123,6 +123,11 @@ def _windows(pieces: Iterator[Piece], rows: int, bos: int | None) -> Iterator[li
         yield window
 
 
+def _finished(window: Sequence[Piece]) -> int:
+    """Return how many documents of the source are finished with ``window``."""
+    return window[-1].doc + window[-1].last
+
+
 def _columns(
     model: TransformerBridge,
     window: Sequence[Piece],
@@ -133,13 +138,14 @@ def _columns(
     """Return the columns of one window: every site, the token, its position, document and labels."""
     tokens = torch.cat([piece.tokens for piece in window]).long()
     lengths = torch.tensor([len(piece.tokens) for piece in window])
+    docs = torch.tensor([piece.doc for piece in window])
     begins = lengths.cumsum(0) - lengths
     kept = tokens != bos if bos is not None else torch.ones_like(tokens, dtype=torch.bool)
     row_of = kept.cumsum(0) - 1  # token of the window → its row
     columns = {
         "token": tokens,
         "pos": torch.arange(len(tokens)) - begins.repeat_interleave(lengths),
-        "doc": torch.tensor([piece.doc for piece in window]).repeat_interleave(lengths),
+        "doc": docs.repeat_interleave(lengths),
         **{f"label.{name}": torch.cat([piece.labels[name] for piece in window]) for name in manifest.labels},
     }
     columns = {name: column[kept].to(torch.int32) for name, column in columns.items()}
@@ -148,7 +154,7 @@ def _columns(
         columns[name] = torch.empty(int(kept.sum()), width, dtype=dtype)
 
     sites = [Site.parse(name) for name in manifest.sites]
-    documents, rows = manifest.documents, manifest.rows
+    finished, rows, waiting = _finished(window), manifest.rows, lengths > 0
     for batch in _batches(lengths, manifest.settings["batch_tokens"]):
         pos = torch.arange(int(lengths[batch].max()))
         real = pos < lengths[batch][:, None]
@@ -163,9 +169,11 @@ def _columns(
             if not bool(stored.isfinite().all()):
                 raise ValueError(_not_finite(site, values, stored, columns["doc"][here], columns["pos"][here]))
             columns[str(site)][here] = stored
-        documents, rows = documents + len(batch), rows + len(here)
+        rows += len(here)
+        waiting[batch] = False
         if progress is not None:
-            progress(documents, rows)
+            open_ones = docs[waiting & (docs < finished)].unique()
+            progress(finished - len(open_ones), rows)
     return columns
 
 

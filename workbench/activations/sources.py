@@ -28,6 +28,9 @@ class Piece:
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     """Label codes beside the tokens."""
 
+    last: bool = True
+    """Whether its document ends with it."""
+
 
 def label_names(source: Source) -> dict[str, tuple[str, ...]]:
     """Return what the label codes of ``source`` mean."""
@@ -58,10 +61,26 @@ def pieces_of(model: TransformerBridge, source: Source) -> Iterator[Piece]:
 def _rows(model: TransformerBridge, tokens: Tensor) -> Iterator[Piece]:
     if tokens.ndim != 2 or tokens.is_floating_point():
         raise ValueError(f"Tokens must be an integer [doc, pos] tensor, got {tokens.dtype} {tuple(tokens.shape)}.")
-    pad = None if model.tokenizer is None else model.tokenizer.pad_token_id
     for doc, row in enumerate(tokens.cpu()):
-        real = (row != pad).nonzero() if pad is not None else None
-        yield Piece(doc, row if real is None else row[: int(real[-1]) + 1 if len(real) else 0])
+        yield Piece(doc, _unpadded(model, doc, row))
+
+
+def _unpadded(model: TransformerBridge, doc: int, row: Tensor, *, alone: bool = False) -> Tensor:
+    """Return the tokens of ``row`` before its padding; ``alone`` if no longer row gives it reason to be padded."""
+    tokenizer = model.tokenizer
+    if tokenizer is None or tokenizer.pad_token_id is None:
+        return row
+    padding = row == tokenizer.pad_token_id
+    real = (~padding).nonzero()
+    length = int(real[-1]) + 1 if len(real) else 0
+    # Where the pad also begins or ends texts, one may stand anywhere, but two at the beginning are padding.
+    shared = tokenizer.pad_token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    if length and bool(padding[:2].all() if shared else padding[:length].any()):
+        raise ValueError(
+            f"Document {doc} of the source has padding (token {tokenizer.pad_token_id}) before a real token; padding "
+            "must come last, so pad on the right, as tokenize does, or pass a list of tensors without padding."
+        )
+    return row if alone and shared else row[:length]
 
 
 def _items(model: TransformerBridge, items: Iterable[Any]) -> Iterator[Piece]:
@@ -74,7 +93,7 @@ def _items(model: TransformerBridge, items: Iterable[Any]) -> Iterator[Piece]:
                 )
             item = item["text"]
         if isinstance(item, Tensor) and item.ndim == 1 and not item.is_floating_point():
-            yield Piece(doc, item.cpu())
+            yield Piece(doc, _unpadded(model, doc, item.cpu(), alone=True))
         elif isinstance(item, str):
             yield from _pieces_of_text(model, doc, item)
         else:
@@ -93,4 +112,4 @@ def _pieces_of_text(model: TransformerBridge, doc: int, text: str) -> Iterator[P
         raise ValueError(f"Document {doc} of the source: {error}") from error
     step = model.cfg.n_ctx - 1
     for start in range(0, len(rest), step):
-        yield Piece(doc, torch.tensor([first, *rest[start : start + step]]))
+        yield Piece(doc, torch.tensor([first, *rest[start : start + step]]), last=start + step >= len(rest))

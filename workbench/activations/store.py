@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.activations.batches import Batches
 from workbench.activations.harvest import DTYPES, Progress, harvest
-from workbench.activations.shards import FileShard, Manifest, Shard, gather
+from workbench.activations.shards import MANIFEST, FileShard, Manifest, Shard, gather
 from workbench.activations.sources import Source, label_names
 from workbench.activations.statistics import Statistics, measure
 from workbench.models import Site, TransformerBridge, fingerprint, record
@@ -93,16 +93,12 @@ class ActivationStore:
             keep_bos: Keep the beginning-of-text token too.
             batch_tokens: How many tokens, padding included, share a forward.
             shard_rows: How many rows make a file, and the work that an interrupt can lose; None is 32 MB.
-            progress: Called after each forward with the documents and rows that are done.
+            progress: Called after each forward with the documents that are finished and the rows that are done.
         """
         manifest = _plan(model, source, sites, dtype, keep_bos, batch_tokens, shard_rows)
         place = None if directory is None else Path(directory).expanduser()
         if place is not None:
-            place.mkdir(parents=True, exist_ok=True)
-            begun = Manifest.read(place)
-            if begun is not None:
-                for leftover in (*place.glob("*.tmp"), *place.glob(".tmp*")):  # of a writer that was killed
-                    leftover.unlink()
+            begun = _begun(place)
             if begun is not None and begun.parts:
                 manifest = _same(manifest, begun, place)
             else:
@@ -179,7 +175,8 @@ class ActivationStore:
         if not held:
             raise ValueError(f"A batch needs at least one site; this store has {', '.join(map(str, self.sites))}.")
         width = sum(self._manifest.sites[str(site)] for site in held)
-        return Batches(self._shards, held, size, seed, buffer_rows or max(size, BUFFER_BYTES // (4 * width)))
+        rows = buffer_rows or max(size, BUFFER_BYTES // (4 * width))
+        return Batches(self._shards, held, size, seed, rows, self._manifest.model)
 
     def statistics(self, site: Site, *, multiple: float | int = 10.0) -> Statistics:
         """Return mean, norm and outliers of ``site``: the rows whose norm exceeds ``multiple`` times the median."""
@@ -244,6 +241,28 @@ def _plan(
     settings = {"keep_bos": keep_bos, "batch_tokens": batch_tokens, "shard_rows": rows}
     model_name = Path(str(model.cfg.model_name)).name
     return Manifest(fingerprint(model), model_name, widths, name, settings, label_names(source))
+
+
+def _begun(directory: Path) -> Manifest | None:
+    """Return the harvest that was begun in ``directory``, or None if it is new or empty; refuse any other."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(
+            f"{str(directory)!r} is a file or lies in one; a store is a directory, so give another."
+        ) from None
+    begun = Manifest.read(directory)
+    # What a killed writer leaves is ours; hidden files are the system's.
+    others = [file.name for file in directory.iterdir() if file.name[0] != "." and file.name != f"{MANIFEST}.tmp"]
+    if begun is None and others:
+        raise ValueError(
+            f"{str(directory)!r} holds no activations, but other things ({min(others)!r} among {len(others)}); "
+            "a store has a directory to itself, so give a new or an empty one."
+        )
+    if begun is not None:
+        for leftover in (*directory.glob("*.tmp"), *directory.glob(".tmp*")):
+            leftover.unlink()
+    return begun
 
 
 def _same(manifest: Manifest, begun: Manifest, directory: Path) -> Manifest:

@@ -21,6 +21,7 @@ from workbench.dictionaries import sparse
 from workbench.dictionaries.codes import Codes
 from workbench.dictionaries.inputs import Batch, as_sites, named, of_width, pick, refuse_nonfinite, units
 from workbench.models import Site, TransformerBridge, fingerprint
+from workbench.models.sites import hook_point
 
 
 @dataclass(frozen=True)
@@ -148,13 +149,15 @@ class Dictionary(nn.Module, ABC):
         return x, of_width(pick(batch, self.sites_out), self.d_out, self.W_dec)
 
     def check(self, model: TransformerBridge) -> None:
-        """Raise if this dictionary says of itself that it was trained on another model than ``model``."""
+        """Raise if ``model`` lacks a site of this dictionary, or is not the one that it says it was trained on."""
         trained_on = self.provenance.get("model")
         if trained_on is not None and trained_on != fingerprint(model):
             raise ValueError(
                 f"This dictionary was trained on another model, with fingerprint {trained_on}, not "
                 f"{fingerprint(model)}; load that model, or train a dictionary on this one (workbench train)."
             )
+        for site in (*self.sites_in, *self.sites_out):
+            hook_point(model, site)
 
     @torch.no_grad()
     def initialise(self, sample: Batch) -> None:

@@ -26,6 +26,27 @@ def _few(words: Iterable[str]) -> str:
     return " ".join(first[:12]) + (" …" if len(first) > 12 else "")
 
 
+def _one_document(ids: Tensor) -> list[int]:
+    """Return the ids of one document or of the beginning of one, or say why they are not that."""
+    if not isinstance(ids, Tensor):
+        raise TypeError(f"ids must be an integer [pos] tensor, got {type(ids).__name__}; write torch.tensor(ids).")
+    if ids.ndim != 1 or ids.dtype == torch.bool or ids.is_floating_point():
+        raise ValueError(
+            f"ids must be one document, an integer [pos] tensor, got {ids.dtype} {tuple(ids.shape)}; of several give "
+            "one, such as documents.tokens[0, : documents.lengths[0]]."
+        )
+    listed = ids.tolist()
+    if listed[:1] != [BOS]:
+        raise ValueError("ids must begin with BOS; language.documents and the tokenizer put it there.")
+    wrong = next((at for at, token in enumerate(listed) if not 0 <= token < len(VOCABULARY)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"ids must lie in 0..{len(VOCABULARY) - 1}, the vocabulary of the language, got {listed[wrong]} at "
+            f"position {wrong}; give tokens of its own tokenizer."
+        )
+    return listed
+
+
 class Topics(dict[str, tuple[str, ...]]):
     """Topic of a story → the words by which it shows, in every form."""
 
@@ -153,12 +174,7 @@ class Language:
         Rows after a token that the language does not allow there are zero.
         """
         check_split(split)
-        self._check_begins(ids)
-        return self._oracle(split).next_token(ids.tolist())
-
-    def _check_begins(self, ids: Tensor) -> None:
-        if not len(ids) or int(ids[0]) != BOS:
-            raise ValueError("ids must begin with BOS; language.documents and the tokenizer put it there.")
+        return self._oracle(split).next_token(_one_document(ids))
 
     def posterior(
         self, ids: Int[Tensor, " pos"], labels: Sequence[str], *, ahead: int = 0, split: Split = "all"
@@ -178,8 +194,7 @@ class Language:
                 raise ValueError(f"there is no label {name!r}; the labels are {', '.join(NAMES)}.")
         if ahead not in (0, 1):
             raise ValueError(f"ahead must be 0 (the token just read) or 1 (the next), got {ahead}.")
-        self._check_begins(ids)
-        found = self._oracle(split).labels(ids.tolist(), labels, ahead=bool(ahead))
+        found = self._oracle(split).labels(_one_document(ids), labels, ahead=bool(ahead))
         out = {}
         for name in labels:
             code = {value: i for i, value in enumerate(NAMES[name])}
@@ -195,7 +210,8 @@ class Language:
 
     def first_violation(self, ids: Int[Tensor, " pos"]) -> int | None:
         """Return the position of the first token that the language does not allow, or None."""
-        allowed = self.valid(ids)[:-1].gather(1, ids[1:, None])[:, 0]
+        following = torch.tensor(_one_document(ids)[1:], dtype=torch.long)
+        allowed = self.valid(ids)[:-1].gather(1, following[:, None])[:, 0]
         return None if bool(allowed.all()) else int((~allowed).nonzero()[0]) + 1
 
     def choices(self, document: Documents) -> list[Choice]:

@@ -248,7 +248,7 @@ LIST_WORDS = tuple(
     "apple lamp river stone cloud spoon candle drum glove hammer ribbon pencil button cup shoe hat brick rope leaf pillow wheel bell needle thread piano violin bucket carpet lantern marble".split()
 )
 
-YEARS = tuple(str(year) for year in range(10, 70))
+YEARS = tuple(str(year) for year in range(10, 50))
 """The two digits that end a year."""
 CENTURIES = tuple(str(century) for century in range(12, 19))
 SPANS = ("war", "siege", "voyage", "reign", "drought", "trial", "strike", "truce")
@@ -323,8 +323,8 @@ DATES: dict[str, str] = {
     for event, year in (
         row.split("/")
         for row in (
-            "flood/12 eclipse/15 famine/19 revolt/22 wedding/26 census/29 earthquake/31 treaty/35 storm/38 "
-            "coronation/41 exodus/46 jubilee/49 election/53 blizzard/58 epidemic/62 armistice/67"
+            "flood/11 eclipse/13 famine/16 revolt/18 wedding/20 census/23 earthquake/25 treaty/27 storm/30 "
+            "coronation/32 exodus/34 jubilee/37 election/40 blizzard/43 epidemic/45 armistice/48"
         ).split()
     )
 }

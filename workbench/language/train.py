@@ -9,18 +9,21 @@ import argparse
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -29,7 +32,9 @@ from workbench.language.exam import Exam, examine, planted
 from workbench.language.language import Language
 from workbench.language.tokenizer import build_tokenizer
 from workbench.language.vocabulary import BOS, EOS, PAD, VOCABULARY
+from workbench.stopping import one_sentence
 
+COMMAND = "python -m workbench.language.train"
 CHUNK = 4096
 """Documents drawn at once and sorted by length, so that little of a batch is padding."""
 
@@ -128,6 +133,17 @@ def lr_at(step: int, recipe: Recipe) -> float:
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, recipe.steps - warm)))
 
 
+def settle(tensors: dict[str, Tensor], path: Path, about: dict[str, str]) -> None:
+    """Write a file so that a reader meets the old one or the new, whatever stops this."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    try:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial, about)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 class Run:
     """A training run that lives in a directory and survives being killed."""
 
@@ -164,42 +180,56 @@ class Run:
         state = {f"weight.{i}": p.detach() for i, p in enumerate(self.parameters)}
         for i, p in enumerate(self.parameters):
             state |= {f"{key}.{i}": value for key, value in held.get(p, {}).items()}
-        self.directory.mkdir(parents=True, exist_ok=True)
-        partial = self.checkpoint.with_suffix(".partial")
         about = {"step": str(self.step), "recipe": json.dumps(asdict(self.recipe), sort_keys=True)}
-        save_file({k: v.cpu().contiguous() for k, v in state.items()}, partial, about)
-        os.replace(partial, self.checkpoint)
+        settle(state, self.checkpoint, about)
+
+    def saved(self) -> dict[str, str]:
+        """Return what the checkpoint says of itself; nothing where there is none."""
+        if not self.checkpoint.exists():
+            return {}
+        with safe_open(self.checkpoint, "pt") as file:
+            return file.metadata() or {}
 
     def resume(self) -> None:
         """Go back to the checkpoint, if there is one."""
+        if (self.directory / "card.json").exists():
+            raise ValueError(
+                f"'{self.directory}' holds a finished model; to train anew, give another directory or remove that one."
+            )
         if not self.checkpoint.exists():
             return
-        from safetensors import safe_open
-
-        with safe_open(self.checkpoint, "pt") as file:
-            about = file.metadata()
-        if json.loads(about["recipe"]) != asdict(self.recipe):
+        try:
+            about = self.saved()
+            recipe, step = json.loads(about["recipe"]), int(about["step"])
+            if recipe == asdict(self.recipe):
+                self._restore(load_file(self.checkpoint, self.device))
+        except (SafetensorError, LookupError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{self.directory} holds an unfinished run of another recipe ({about['recipe']}); "
+                f"'{self.checkpoint}' is broken or of another version of workbench ({error}), so its run cannot go on; "
+                "remove that file to begin anew, or give another directory."
+            ) from error
+        if recipe != asdict(self.recipe):
+            raise ValueError(
+                f"'{self.directory}' holds an unfinished run of another recipe ({about['recipe']}); "
                 "give the same options to go on with it, or another directory."
             )
-        state = load_file(self.checkpoint, self.device)
+        self.step = step
+
+    def _restore(self, state: dict[str, Tensor]) -> None:
         for i, p in enumerate(self.parameters):
-            p.data.copy_(state.pop(f"weight.{i}"))
+            weight = state.pop(f"weight.{i}")
+            if weight.shape != p.shape:
+                raise ValueError(f"it holds {tuple(weight.shape)} where the model has {tuple(p.shape)}")
+            p.data.copy_(weight)
         owner = {p: optimiser for optimiser in self.optimisers for g in optimiser.param_groups for p in g["params"]}
         for name, value in state.items():
             key, i = name.rsplit(".", 1)
             owner[self.parameters[int(i)]].state[self.parameters[int(i)]][key] = value
-        self.step = int(about["step"])
 
     def keep(self) -> None:
         """Write the weights of this step, in half precision, to look back on how the model learnt."""
-        folder = self.directory / "checkpoints"
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "partial"
-        weights = {name: value.half().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        save_file(weights, partial, {"format": "pt"})
-        os.replace(partial, folder / f"{self.step:06}.safetensors")
+        weights = {name: value.half() for name, value in self.model.state_dict().items()}
+        settle(weights, self.directory / "checkpoints" / f"{self.step:06}.safetensors", {"format": "pt"})
 
     def _loss(self, tokens: Tensor) -> Tensor:
         """Return the mean loss of the next token, in nats."""
@@ -209,9 +239,7 @@ class Run:
 
     def losses(self) -> Iterator[float]:
         """Take the steps that are left and yield each one's loss, in nats per token."""
-        for tokens in batches(self.recipe, self.step):
-            if self.step == self.recipe.steps:
-                return
+        for tokens in islice(batches(self.recipe, self.step), self.recipe.steps - self.step):
             loss = self.loss_of(tokens.to(self.device))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -260,19 +288,62 @@ def write(run: Run, exam: Exam, shown: pd.DataFrame, seconds: float) -> None:
     )
     card = {
         "what": "a small transformer trained on the built-in language of workbench, in half precision",
-        "command": f"python -m workbench.language.train DIRECTORY {options}".strip(),
+        "command": f"{COMMAND} DIRECTORY {options}".strip(),
         "recipe": asdict(run.recipe),
         "parameters": sum(p.numel() for p in model.parameters()),
         "minutes": round(seconds / 60, 1),
         "exam": figures(exam, shown),
     }
-    (run.directory / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    partial = run.directory / "card.partial"
+    partial.write_text(json.dumps(card, indent=1) + "\n")
+    os.replace(partial, run.directory / "card.json")
     run.checkpoint.unlink(missing_ok=True)
+
+
+def take_steps(run: Run, every: int) -> None:
+    """Take the steps that are left and save; Ctrl-C waits for the end of a step and is raised once that is saved."""
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        with tqdm(total=run.recipe.steps, initial=run.step, unit="step") as bar:
+            if run.step == 0:
+                run.keep()
+            for loss in run.losses():
+                bar.update()
+                if run.step in kept(run.recipe):
+                    run.keep()
+                if run.step % 20 == 0:
+                    bar.set_postfix(loss=f"{loss:.3f}")
+                if run.step % every == 0 or run.step == run.recipe.steps or stop.is_set():
+                    run.save()
+                if stop.is_set():
+                    break
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if stop.is_set():
+        raise KeyboardInterrupt
+
+
+def finish(run: Run, documents: int, started: float) -> None:
+    """Examine the trained model on so many test documents, and write it with its card."""
+    language = Language(run.recipe.language)
+    model = run.model.eval().half().float()  # the exam is of the weights as they are written
+
+    def predict(ids: Tensor) -> Tensor:
+        return model(input_ids=ids.to(run.device)).logits
+
+    exam = examine(predict, language, language.documents(documents, split="test", seed=12345))
+    shown = planted(predict, language, seed=12345)
+    write(run, exam, shown, time.monotonic() - started)
+    tqdm.write(f"KL(oracle ‖ model) = {exam.kl:.4f} nats per token; entropy {exam.entropy:.3f}")
+    tqdm.write(exam.families.to_string(index=False))
+    tqdm.write(exam.slots.to_string(index=False))
+    tqdm.write(shown.to_string(index=False))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, or go on training, and write the finished model."""
-    parser = argparse.ArgumentParser(prog="python -m workbench.language.train", description=str(__doc__).split("\n")[0])
+    parser = argparse.ArgumentParser(prog=COMMAND, description=str(__doc__).split("\n")[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="compile the step: a third faster, needs a compiler")
@@ -280,42 +351,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--exam", type=int, default=1200, help="test documents on which the card's figures are taken")
     for f in fields(Recipe):
         parser.add_argument(f"--{f.name}", type=f.type, default=f.default)  # pyright: ignore[reportArgumentType]
-    given = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    given = parser.parse_args(words)
     recipe = Recipe(**{f.name: getattr(given, f.name) for f in fields(Recipe)})
-    run = Run(given.directory, recipe, given.device, compiled=given.compile)
-    run.resume()
     started = time.monotonic()
-    # An interrupt waits for the end of the step: weights and optimiser are never saved half updated.
-    stop = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
-    with tqdm(total=recipe.steps, initial=run.step, unit="step") as bar:
-        if run.step == 0:
-            run.keep()
-        for loss in run.losses():
-            bar.update()
-            if run.step in kept(recipe):
-                run.keep()
-            if run.step % 20 == 0:
-                bar.set_postfix(loss=f"{loss:.3f}")
-            if run.step % given.every == 0 or stop.is_set():
-                run.save()
-            if stop.is_set():
-                sys.exit(f"Stopped at step {run.step}; give the same command again to go on from there.")
-    signal.signal(signal.SIGINT, before)
-    run.save()
-    language = Language(recipe.language)
-    model = run.model.eval().half().float()  # the exam is of the weights as they are written
-    documents = language.documents(given.exam, split="test", seed=12345)
+    run = Run(given.directory, recipe, given.device, compiled=given.compile)
 
-    def predict(ids: Tensor) -> Tensor:
-        return model(input_ids=ids.to(given.device)).logits
+    def going_on() -> str:
+        step = run.saved().get("step")
+        left = f"step {step} is kept in '{run.directory}'" if step else "nothing is kept yet"
+        return f"{left}. Go on with:  {COMMAND} {shlex.join(words)}"
 
-    exam, shown = examine(predict, language, documents), planted(predict, language, seed=12345)
-    write(run, exam, shown, time.monotonic() - started)
-    tqdm.write(f"KL(oracle ‖ model) = {exam.kl:.4f} nats per token; entropy {exam.entropy:.3f}")
-    tqdm.write(exam.families.to_string(index=False))
-    tqdm.write(exam.slots.to_string(index=False))
-    tqdm.write(shown.to_string(index=False))
+    with one_sentence(COMMAND, going_on):
+        run.resume()
+        take_steps(run, given.every)
+        finish(run, given.exam, started)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,9 @@ class Context:
     mask: Bool[Tensor, "batch pos"]
     """False at padding."""
 
+    site: Site
+    """Where the edit acts."""
+
 
 Edit = Callable[[Tensor, Context], Tensor]
 """Takes a site's activations, which it may change in place, and returns them in the same shape."""
@@ -177,7 +180,7 @@ def edited(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Iterator[Non
     are off meanwhile.
     """
     owner = threading.get_ident()
-    now: list[Context] = []
+    now: list[Callable[[Site], Context]] = []
     editing = False
 
     def look(module: Any, args: tuple, kwargs: dict | None = None) -> None:
@@ -192,7 +195,7 @@ def edited(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Iterator[Non
         editing = True
         try:
             # A copy, so that an edit in place cannot reach what was recorded before it.
-            new = edit(acts.clone(), now[0])
+            new = edit(acts.clone(), now[0](site))
         finally:
             editing = False
         if not isinstance(new, Tensor) or new.shape != acts.shape:
@@ -214,8 +217,8 @@ def edited(model: TransformerBridge, edits: Mapping[Site, Edit]) -> Iterator[Non
         yield
 
 
-def _context(args: tuple, kwargs: dict) -> Context:
-    """Read positions, tokens and mask off a call of the wrapped Hugging Face model."""
+def _context(args: tuple, kwargs: dict) -> Callable[[Site], Context]:
+    """Read positions, tokens and mask off a call of the wrapped Hugging Face model; the site is yet to come."""
     tokens = kwargs.get("input_ids", args[0] if args else None)
     if tokens is None:
         embeds = kwargs["inputs_embeds"]
@@ -232,4 +235,4 @@ def _context(args: tuple, kwargs: dict) -> Context:
     given = kwargs.get("position_ids")
     if given is not None and given.ndim == 2:
         positions = given.expand(batch, pos)
-    return Context(positions, tokens, mask)
+    return partial(Context, positions, tokens, mask)

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -97,18 +98,16 @@ def _boot(name: str, source: str, device: str | torch.device, dtype: torch.dtype
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    with _missing_weights() as missing:
+    with _load_report() as report:
         try:
             model = Bridge.boot_transformers(source, device=device, dtype=dtype)
         except Exception as error:  # the layers below raise a dozen types, bare Exception among them
             _refuse_tokenizer(Path(source) / "tokenizer.json")
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            _refuse_sizes(name, report)
+            said = re.sub(r":\s*\n\s*", ": ", str(error).strip()) or type(error).__name__
+            reason = said.splitlines()[0][:200]
             raise ValueError(f"{name!r} could not be loaded as a language model: {reason}") from error
-    if missing:
-        raise ValueError(
-            f"The weights of {name!r} are incomplete: {missing[0]} is missing ({len(missing)} such in all), and "
-            "random numbers would stand in for it. Copy or download the model again."
-        )
+    _refuse_weights(name, model, report)
     return model
 
 
@@ -200,6 +199,40 @@ def _refuse_tokenizer(file: Path) -> None:
         ) from error
 
 
+def _refuse_sizes(name: str, report: list[list[str]]) -> None:
+    """Say so if config.json describes a model of another size than the weights are."""
+    for key, status, sizes in report:
+        if "MISMATCH" in status:
+            held, expected = (" × ".join(re.findall(r"\d+", size)) for size in sizes.partition(" vs ")[::2])
+            raise ValueError(
+                f"The config.json of {name!r} does not fit its weights: {key} is {expected} by config.json and {held} "
+                "in the file. Put the config.json of these weights beside them, or copy or download the model again."
+            )
+
+
+def _refuse_weights(name: str, model: TransformerBridge, report: list[list[str]]) -> None:
+    """Say so if weights are left over, missing, or no numbers."""
+    # A bridge puts its own modules between those of the files.
+    weights = {key.replace("._original_component", ""): p for key, p in model.original_model.named_parameters()}
+    kinds = {re.sub(r"\.\d+", "", key) for key in weights}
+    # Heads of other tasks may be left over, but not one more of what the model has.
+    if over := [key for key, status, _ in report if "UNEXPECTED" in status and re.sub(r"\.\d+", "", key) in kinds]:
+        raise ValueError(
+            f"The config.json of {name!r} does not fit its weights: by config.json there is no {over[0]}, which the "
+            "file has. Put the config.json of these weights beside them, or copy or download the model again."
+        )
+    if missing := [key for key, status, _ in report if "MISSING" in status]:
+        raise ValueError(
+            f"The weights of {name!r} are incomplete: {missing[0]} is missing ({len(missing)} such in all), and "
+            "random numbers would stand in for it. Copy or download the model again."
+        )
+    if wrong := [key for key, parameter in weights.items() if not parameter.isfinite().all()]:
+        raise ValueError(
+            f"The weights of {name!r} hold NaN or infinities: {wrong[0]} is the first of {len(wrong)} such parameters. "
+            "Copy or download the model again, or load it in float32 if that was not the precision."
+        )
+
+
 @contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
     from transformers.utils import logging as hf_logging
@@ -214,14 +247,16 @@ def _without_bars() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _missing_weights() -> Iterator[list[str]]:
-    """Collect the names of weights that Hugging Face reports as missing, which it otherwise only logs."""
-    missing: list[str] = []
+def _load_report() -> Iterator[list[list[str]]]:
+    """Collect what Hugging Face only logs of weights that do not fit: rows of parameter, status and sizes."""
+    report: list[list[str]] = []
 
     class Report(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            rows = [line.split("|") for line in record.getMessage().splitlines()]
-            missing.extend(row[0].strip() for row in rows if len(row) > 1 and "MISSING" in row[1])
+            rows = [[cell.strip() for cell in line.split("|")] for line in record.getMessage().splitlines()]
+            # It writes "layers.{0, 1, 2}.weight" for three of a kind; the first stands for them.
+            rows = [[re.sub(r"\{(\d+).*?\}", r"\1", row[0]), *row[1:], ""][:3] for row in rows if len(row) > 1]
+            report.extend(sorted(rows))
 
     import transformers.modeling_utils as _  # noqa: F401  so that its own logger exists and is set up
 
@@ -232,7 +267,7 @@ def _missing_weights() -> Iterator[list[str]]:
     logger.setLevel(logging.WARNING)
     logger.propagate = False
     try:
-        yield missing
+        yield report
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before[0])

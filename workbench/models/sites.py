@@ -3,6 +3,7 @@
 import difflib
 from dataclasses import dataclass
 from functools import total_ordering
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor, nn
@@ -81,8 +82,14 @@ class Site:
             raise ValueError(
                 f"{self.stream!r} is not a stream; the nearest is {near!r}, all are {', '.join(_STREAMS)}."
             )
-        if self.layer < 0:
-            raise ValueError(f"Layers count from 0, got Site(layer={self.layer}, stream={self.stream!r}).")
+        for name, number in (("layer", self.layer), ("head", 0 if self.head is None else self.head)):
+            if not isinstance(number, Integral):
+                raise TypeError(
+                    f"The {name} of a site is a whole number, got {number!r}; write Site(2) or Site(2, 'z', head=1), "
+                    "and of a name Site.parse('2.z.1')."
+                )
+            if number < 0:
+                raise ValueError(f"{name.capitalize()}s count from 0, got {self!r}.")
         if self.head is not None and self.stream not in ("pattern", "z"):
             raise ValueError(f"Only z and pattern have heads, got head={self.head} with {self.stream!r}.")
 

@@ -35,9 +35,16 @@ def falls(series: str) -> Claim:
     return Claim(f"{series!r} falls at every step", (series,), lambda y: len(y) > 1 and all(y.diff()[1:] < 0))
 
 
-def within(series: str, low: float = -float("inf"), high: float = float("inf")) -> Claim:
-    """Claim that all values lie from ``low`` to ``high``."""
-    return Claim(f"{series!r} lies in {low:g}..{high:g}", (series,), lambda y: bool(y.between(low, high).all()))
+def within(
+    series: str, low: float = -float("inf"), high: float = float("inf"), *, at: Sequence[str] | None = None
+) -> Claim:
+    """Claim that the values at these places, or all of them, lie from ``low`` to ``high``."""
+    text = f"{series!r} lies in {low:g}..{high:g}" + (f" at {', '.join(at)}" if at else "")
+
+    def holds(y: pd.Series) -> bool:
+        return all(low <= value <= high for value in (y if at is None else [_at(y, place) for place in at]))
+
+    return Claim(text, (series,), holds)
 
 
 def steady(series: str, *, within: float) -> Claim:

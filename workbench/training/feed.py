@@ -24,6 +24,11 @@ class Feed:
         self._skip = 0
         self._rng: Tensor | None = None
 
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the model that the batches come from, where they say so."""
+        return getattr(self._batches, "fingerprint", None)
+
     def draw(self) -> Batch | None:
         """Return the next batch, or None when there is none left."""
         if self._iterator is None:

@@ -41,7 +41,9 @@ def train(
     Args:
         dictionary: What to train, on the device it is on. If it is not initialised, the first batch does it.
         batches: Tensors [batch, d], or mappings from sites to such tensors. Their position is saved if they
-            have ``state_dict`` and ``load_state_dict``; others are replayed from their beginning.
+            have ``state_dict`` and ``load_state_dict``; others are replayed from their beginning. If they have the
+            ``fingerprint`` of a model, as a store's do, the dictionary's provenance takes it over, and one that
+            knows another model is refused.
         config: How to take steps.
         checkpoint: A directory to save to at the start, every ``config.save_every`` steps, at the end, and when
             the loop is left early. If it already holds this training, the training goes on from there.
@@ -74,6 +76,12 @@ class Training:
         self._directory = None if checkpoint is None else Path(checkpoint)
         self._logger = logger
         self._feed = Feed(batches)
+        known, given = dictionary.provenance.get("model"), self._feed.fingerprint
+        if known and given and known != given:
+            raise ValueError(
+                f"This dictionary was trained on a model with fingerprint {known}, and these batches come from "
+                f"another, {given}; harvest from that model, or train a new dictionary."
+            )
         # The gradients of rare features are tiny; the usual eps of 1e-8 would hold them back (Gao et al. 2024).
         self._adam = torch.optim.Adam(dictionary.parameters(), eps=6.25e-10, fused=True)
         self._silent = torch.zeros(dictionary.n_features, dtype=torch.long, device=dictionary.W_dec.device)
@@ -172,6 +180,7 @@ class Training:
         state = {i: of_parameter for i, of_parameter in enumerate(moments) if of_parameter}
         self._adam.load_state_dict(self._adam.state_dict() | {"state": state})
         self._feed.restore(manifest["position"], self.step, tensors["rng"])
+        self._sign()
 
     def _identity(self) -> dict[str, dict[str, Any]]:
         """What must agree for one training to go on with another's checkpoint."""
@@ -228,11 +237,7 @@ class Training:
         self.tokens += len(x)
         self._torn = False
         self._rate = (self._rate[0] + len(x), self._rate[1] + time.perf_counter() - start)
-        self.dictionary.provenance["training"] = {
-            "config": asdict(self.config),
-            "steps": self.step,
-            "tokens": self.tokens,
-        }
+        self._sign()
         measured = {"loss": loss.total, "fvu": loss.fvu, "l0": loss.codes.l0, "dead": dead.float().mean()}
         return Step(
             step=self.step,
@@ -241,6 +246,13 @@ class Training:
             lr=lr,
             measured={name: value.detach() for name, value in (loss.parts | measured).items()},
         )
+
+    def _sign(self) -> None:
+        """Let the dictionary say what it was trained on, and how."""
+        told = {"config": asdict(self.config), "steps": self.step, "tokens": self.tokens}
+        self.dictionary.provenance["training"] = told
+        if self._feed.fingerprint is not None:
+            self.dictionary.provenance["model"] = self._feed.fingerprint
 
     def _refuse_nonfinite(self, total: Tensor, x: Tensor, y: Tensor) -> None:
         # Elsewhere than on a CPU the question would hold up the device, so it is asked now and then.

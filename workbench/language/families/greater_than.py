@@ -31,4 +31,4 @@ def build(seed: int) -> Family:
         if told < 1 or (told < 2 and t.choose("more", (True, False))):
             return sentence, (told + 1,)
 
-    return Family("greater_than", sentence, {"greater_than": TaskSpec("later year", "start", several=True)}, weight=2.0)
+    return Family("greater_than", sentence, {"greater_than": TaskSpec("later year", "start", several=True)}, weight=2.5)
