@@ -455,8 +455,8 @@ def test_truncated_and_corrupt_tensors_are_refused(tmp_path, spoil):
 
 def test_a_manifest_of_another_kind_is_refused(tmp_path):
     manifest, _ = saved(tmp_path)
-    edit_manifest(manifest, architecture="Gated")
-    with pytest.raises(ValueError, match=r"architecture 'Gated'; this workbench knows TopK"):
+    edit_manifest(manifest, architecture="Spiral")
+    with pytest.raises(ValueError, match=r"architecture 'Spiral'; this workbench knows TopK"):
         load_dictionary(tmp_path)
     edit_manifest(manifest, architecture="TopK", options={"threshold": 3})
     with pytest.raises(ValueError, match="does not describe a TopK"):

@@ -5,9 +5,16 @@ Knows activations and their sites; knows no language model and no training loop.
 =================  ==================================================================================
 ``codes``          ``Codes``: which features are active, and how strongly
 ``dictionary``     ``Dictionary``, what all architectures share, and the ``Loss`` they return
-``topk``           ``TopK`` with AuxK
+``linear``         ``Linear``, what architectures share whose encoder is one product; AuxK
+``topk``           ``TopK``, and the k-sparse autoencoder
+``dense``          ``Dense``, what those share whose active features are not counted in advance
+``relu``           ``ReLU`` with L1; ``gated``: ``Gated``; ``jumprelu``: ``JumpReLU``
+``mutual``         ``Mutual``, selection in the batch as a whole and its calibrated threshold
+``batchtopk``      ``BatchTopK``, also called Mutual Choice; ``matryoshka``: ``Matryoshka``
+``featurechoice``  ``FeatureChoice``: each feature chooses its activations
+``pursuit``        ``MatchingPursuit``: one feature after another
 ``sparse``         products with sparse codes and their gradients, at the cost of what is active
-``gradients``      two gradients that differ from autograd's on purpose
+``gradients``      gradients that differ from autograd's on purpose
 ``inputs``         from a batch to the tensors a dictionary takes
 ``splice``         a dictionary in a running model
 ``fidelity``       how much it keeps, and at what cost
@@ -18,11 +25,35 @@ Axes: ``batch d_in`` (several sites: ``batch site d_in``), ``batch k`` for codes
 directions.
 """
 
+from workbench.dictionaries.batchtopk import BatchTopK
 from workbench.dictionaries.codes import Codes
 from workbench.dictionaries.dictionary import Dictionary, Loss
+from workbench.dictionaries.featurechoice import FeatureChoice
 from workbench.dictionaries.fidelity import Fidelity, fidelity
+from workbench.dictionaries.gated import Gated
+from workbench.dictionaries.jumprelu import JumpReLU
+from workbench.dictionaries.matryoshka import Matryoshka
+from workbench.dictionaries.pursuit import MatchingPursuit
+from workbench.dictionaries.relu import ReLU
 from workbench.dictionaries.splice import splice
 from workbench.dictionaries.storage import load_dictionary, save
 from workbench.dictionaries.topk import TopK
 
-__all__ = ["Codes", "Dictionary", "Fidelity", "Loss", "TopK", "fidelity", "load_dictionary", "save", "splice"]
+__all__ = [
+    "BatchTopK",
+    "Codes",
+    "Dictionary",
+    "FeatureChoice",
+    "Fidelity",
+    "Gated",
+    "JumpReLU",
+    "Loss",
+    "MatchingPursuit",
+    "Matryoshka",
+    "ReLU",
+    "TopK",
+    "fidelity",
+    "load_dictionary",
+    "save",
+    "splice",
+]

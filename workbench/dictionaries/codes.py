@@ -45,6 +45,10 @@ class Codes:
     @property
     def fired(self) -> Bool[Tensor, " n_features"]:
         """Which features are active anywhere in the batch."""
+        if self.indices.ndim == 2 and self.indices.stride(0) == 0 < len(self.indices):
+            # The same slots for every activation, as dense codes have: one mark for each slot is enough.
+            used = (self.values != 0).any(0)
+            return torch.zeros(self.n_features, device=used.device).index_add_(0, self.indices[0], used.float()) > 0
         slots = torch.where(self.values != 0, self.indices, self.n_features).flatten()
         marks = torch.zeros(self.n_features + 1, dtype=torch.bool, device=slots.device)
         return marks.scatter_(0, slots, True)[:-1]

@@ -1,4 +1,4 @@
-"""Two gradients that differ from autograd's on purpose."""
+"""Gradients that differ from autograd's on purpose."""
 
 from typing import Any
 
@@ -46,3 +46,31 @@ def reachable_relu(z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     without any ReLU it could lower its loss as a negative code, which it will never have when it counts.
     """
     return _Reachable.apply(z)  # pyright: ignore[reportReturnType]
+
+
+class _Jump(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(z, threshold)
+        ctx.bandwidth = bandwidth
+        active = z > threshold
+        return torch.where(active, z, 0), active.sum(1).to(z.dtype).mean()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, grad_l0: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        z, threshold = ctx.saved_tensors
+        near = (z - threshold).abs() < ctx.bandwidth / 2
+        pull = torch.where(near, threshold * grad + grad_l0 / len(z), 0).sum(0)
+        return torch.where(z > threshold, grad, 0), -pull / ctx.bandwidth, None
+
+
+def jump(
+    z: Float[Tensor, "batch n_features"], threshold: Float[Tensor, " n_features"], bandwidth: float
+) -> tuple[Float[Tensor, "batch n_features"], Float[Tensor, ""]]:
+    """Return ``z`` where it exceeds ``threshold``, else 0, and how many do, on average over the batch.
+
+    Neither has a gradient in the threshold. In expectation over the batch both have one, which is estimated with a
+    rectangle of width ``bandwidth`` about the threshold (Rajamanoharan et al. 2024, arXiv 2407.14435): for a ``z``
+    within it, on either side, -threshold / bandwidth and -1 / bandwidth. ``z`` must therefore not be rectified.
+    """
+    return _Jump.apply(z, threshold, bandwidth)  # pyright: ignore[reportReturnType]

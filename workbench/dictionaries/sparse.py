@@ -6,11 +6,12 @@ gradient are sums over the batch x k *occurrences* of active features, written a
 gathers, scales and adds rows in one pass.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -55,6 +56,48 @@ def strongest(
         pre = torch.addmm(b, x[here], W.T, out=buffer[: len(x[here])])
         values[here], indices[here] = largest(pre, k)
     return values, indices
+
+
+@torch.no_grad()
+def strongest_of_all(
+    x: Float[Tensor, "batch d_in"],
+    W: Float[Tensor, "n_features d_in"],
+    b: Float[Tensor, " n_features"],
+    total: int,
+) -> tuple[Float[Tensor, "batch c"], Int[Tensor, "batch c"], Bool[Tensor, "batch c"]]:
+    """Return the strongest of ``x @ W.T + b`` per row, and a mask of the ``total`` largest of the whole product.
+
+    Each row offers twice its share. That holds all of the largest, unless a row offers nothing below the least of
+    them: such rows then offer twice as much, and the others fill up with minus infinity.
+    """
+    c = min(2 * -(-total // max(1, len(x))), len(W))
+    values, indices = strongest(x, W, b, c)
+    while True:
+        least, chosen = values.flatten().topk(total, sorted=False)
+        more = (values.amin(1) > least.min()).nonzero().squeeze(1) if total and c < len(W) else chosen[:0]
+        if not len(more):
+            kept = torch.zeros(values.numel(), dtype=torch.bool, device=x.device)
+            return values, indices, kept.scatter_(0, chosen, True).view_as(values)
+        c = min(2 * c, len(W))
+        values = F.pad(values, (0, c - values.shape[1]), value=-torch.inf)
+        indices = F.pad(indices, (0, c - indices.shape[1]))
+        values[more], indices[more] = strongest(x[more], W, b, c)
+
+
+def compressed(
+    codes: Callable[[Tensor], Tensor], x: Float[Tensor, "batch d_in"], n_features: int
+) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    """Return the nonnegative dense ``codes(x)`` in as many slots as the fullest row needs, at least one."""
+    values, indices = [], []
+    for part in x.split(max(1, BUFFER // n_features)):
+        dense = codes(part)
+        full = int((dense.detach() > 0).sum(1).max()) if len(part) else 0
+        of_part = largest(dense, max(1, full))
+        values.append(of_part[0])
+        indices.append(of_part[1])
+    k = max(part.shape[1] for part in values)
+    padded = ([F.pad(part, (0, k - part.shape[1])) for part in parts] for parts in (values, indices))
+    return tuple(map(torch.cat, padded))  # pyright: ignore[reportReturnType]
 
 
 def sums_by_feature(

@@ -4,6 +4,7 @@ What is stored is always the folded dictionary, whose weights act on activations
 reader gets codes and reconstructions in the units of the activations from four arrays and two products.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,27 @@ from typing import Any
 import torch
 
 from workbench.dictionaries import files
+from workbench.dictionaries.batchtopk import BatchTopK
 from workbench.dictionaries.dictionary import Dictionary
+from workbench.dictionaries.featurechoice import FeatureChoice
+from workbench.dictionaries.gated import Gated
+from workbench.dictionaries.jumprelu import JumpReLU
+from workbench.dictionaries.matryoshka import Matryoshka
+from workbench.dictionaries.pursuit import MatchingPursuit
+from workbench.dictionaries.relu import ReLU
 from workbench.dictionaries.topk import TopK
 from workbench.models import Site
 
-ARCHITECTURES: dict[str, type[TopK]] = {"TopK": TopK}
+ARCHITECTURES: dict[str, Callable[..., Dictionary]] = {
+    kind.__name__: kind for kind in (TopK, ReLU, Gated, JumpReLU, BatchTopK, FeatureChoice, Matryoshka, MatchingPursuit)
+}
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
 NAME = "dictionary"
 
-UNITS = {"centre_in", "centre_out", "scale_in", "scale_out", "initialised"}
-"""What folding empties, and a file therefore leaves out."""
+UNITS = {"centre_in", "centre_out", "scale_in", "scale_out", "initialised", "risen", "density", "phase"}
+"""What folding empties, or only training needs, and a file therefore leaves out."""
 
 
 def save(dictionary: Dictionary, directory: str | Path, *, dtype: torch.dtype = torch.float32) -> None:

@@ -1,0 +1,670 @@
+"""Every architecture through one battery, on worlds and weights drawn anew each time the tests run."""
+
+import logging
+import math
+import random
+from dataclasses import dataclass, field
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from workbench.dictionaries import (
+    BatchTopK,
+    Codes,
+    Dictionary,
+    FeatureChoice,
+    Gated,
+    JumpReLU,
+    MatchingPursuit,
+    Matryoshka,
+    ReLU,
+    TopK,
+    fidelity,
+    load_dictionary,
+    save,
+    sparse,
+)
+from workbench.dictionaries.linear import AUXK, Linear
+from workbench.dictionaries.storage import ARCHITECTURES, UNITS
+from workbench.language.planted import World, plain, recovery, tree
+from workbench.models import Site
+from workbench.training import TrainConfig, train
+
+TRUE, D, K = 64, 32, 4
+
+
+SEED = random.randrange(2**20)
+
+
+@pytest.fixture(autouse=True)
+def _told():
+    logging.warning("SEED = %s", SEED)  # shown with a test that fails
+
+
+@dataclass(frozen=True)
+class Case:
+    """An architecture, how to train it in seconds, and what it promises."""
+
+    kind: type[Dictionary]
+    options: dict
+    lr: float = 3e-3
+    steps: int = 400
+    trained: tuple[float, float] = (0.0, math.inf)
+    """Between which numbers the mean count of active features lies, as training selects them."""
+    inferred: tuple[float, float] = (0.0, math.inf)
+    """The same, as ``encode`` does."""
+    narrow: dict = field(default_factory=dict)
+    """Options of a dictionary of 40 features, where they differ."""
+
+    def make(self, d: int = D, n: int = 2 * TRUE, *, seed: int = 0, **more) -> Dictionary:
+        return self.kind(d, n, seed=seed, **(self.options | (self.narrow if n == 40 else {}) | more))
+
+
+EXACT, AT_MOST, NEAR, ABOUT = (K, K), (0.9 * K, K), (0.95 * K, 1.05 * K), (0.85 * K, 1.15 * K)
+
+CASES = {
+    "TopK": Case(TopK, {"k": K}, trained=AT_MOST, inferred=AT_MOST),
+    "TopK-signed": Case(TopK, {"k": K, "relu": False}, trained=EXACT, inferred=EXACT),
+    # A price is paid in lengths, which biases of unit scale reach slowly: a larger step, and more of them.
+    "ReLU": Case(ReLU, {"l1": 0.3, "warmup": 100}, lr=1e-2, steps=600),
+    "Gated": Case(Gated, {"l1": 0.6, "warmup": 100}, lr=1e-2, steps=600),
+    "JumpReLU": Case(JumpReLU, {"l0": K, "warmup": 100}, steps=800, trained=ABOUT, inferred=ABOUT),
+    "BatchTopK": Case(BatchTopK, {"k": K}, lr=1e-2, trained=AT_MOST, inferred=NEAR),
+    "FeatureChoice": Case(
+        FeatureChoice, {"k": K, "zipf": 0.5}, lr=1e-2, trained=AT_MOST, inferred=NEAR, narrow={"zipf": 1.0}
+    ),
+    # The features of this world are all alike, so that a prefix can be no smaller than what there is to find.
+    "Matryoshka": Case(
+        Matryoshka,
+        {"k": K, "prefixes": [96]},
+        lr=1e-2,
+        steps=600,
+        trained=AT_MOST,
+        inferred=NEAR,
+        narrow={"prefixes": [5, 20]},
+    ),
+    "MatchingPursuit": Case(MatchingPursuit, {"k": K}, trained=AT_MOST, inferred=AT_MOST),
+}
+
+every = pytest.mark.parametrize("name", CASES)
+linear = pytest.mark.parametrize("name", [name for name, case in CASES.items() if issubclass(case.kind, Linear)])
+
+
+def world(seed: int) -> World:
+    return World({"plain": plain(TRUE, active=(1, 5))}, d=D, seed=seed, offset=2.0)
+
+
+@cache
+def trained(name: str, seed: int = SEED) -> Dictionary:
+    """One dictionary of each case and seed, trained once for all tests that look at the outcome."""
+    case, dictionary = CASES[name], CASES[name].make(seed=seed)
+    config = TrainConfig(steps=case.steps, lr=case.lr, dead_tokens=50_000)
+    list(train(dictionary, world(seed).batches(512, seed=1), config))
+    return dictionary
+
+
+def gaussian(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def rough(name: str, seed: int, **more) -> tuple[Dictionary, Tensor]:
+    """A dictionary in no special state, in float64 so that only mistakes show, and activations for it."""
+    x = 7 * (gaussian(300, 12, seed=seed) + 3 * gaussian(12, seed=seed + 1)).double()
+    dictionary = CASES[name].make(12, 40, seed=seed, **more).double()
+    dictionary.initialise(x)
+    with torch.no_grad():
+        for n, (key, parameter) in enumerate(dictionary.named_parameters()):
+            if parameter.ndim == 1:
+                parameter += 0.3 * gaussian(*parameter.shape, seed=seed + 2 + n)
+                if key == "threshold":
+                    parameter.abs_()
+    dictionary.after_step(30)
+    return dictionary, x
+
+
+def none_dead(dictionary: Dictionary) -> Tensor:
+    return torch.zeros(dictionary.n_features, dtype=torch.bool)
+
+
+def test_every_architecture_that_can_be_loaded_is_tested():
+    assert {type(case.make()).__name__ for case in CASES.values()} == set(ARCHITECTURES)
+
+
+# --- what they find ------------------------------------------------------------------------------------------
+
+
+@every
+def test_the_planted_directions_are_found(name):
+    # One world may be harder than another; over three of them the share is steady.
+    seeds = [SEED, SEED + 1, SEED + 2]
+    rates = [recovery(world(seed).directions, trained(name, seed).W_dec).rate(0.9) for seed in seeds]
+    assert sum(rates) / len(rates) >= 0.9, rates
+    assert fidelity(trained(name), world(SEED).rows(4000, seed=2).acts).fvu < 0.25
+
+
+@every
+def test_as_many_features_are_active_as_promised(name):
+    case, dictionary = CASES[name], trained(name)
+    x = world(SEED).rows(16384, seed=3).acts
+    for (low, high), training in ((case.trained, True), (case.inferred, False)):
+        l0 = dictionary.encode(x, training=training).l0.item()
+        assert low <= l0 <= high + 1e-6, f"training={training}"
+
+
+@pytest.mark.parametrize("name", ["ReLU", "Gated"])
+def test_a_higher_price_leaves_fewer_active(name):
+    x = world(SEED).rows(2000, seed=3).acts
+    counts = []
+    for l1 in (0.03, 0.3):
+        dictionary = CASES[name].make(seed=SEED, l1=l1)
+        list(train(dictionary, world(SEED).batches(256, seed=1), TrainConfig(steps=250, lr=1e-2)))
+        counts.append(fidelity(dictionary, x).l0)
+    assert counts[1] < 0.8 * counts[0]
+
+
+# --- gradients -----------------------------------------------------------------------------------------------
+
+
+def mask_of_largest(z: Tensor, k: int, dim: int = -1) -> Tensor:
+    return torch.zeros_like(z).scatter(dim, z.topk(k, dim).indices, 1.0)
+
+
+def naive_topk(dictionary, p, u):
+    z = u @ p["W_enc"].T + p["b_enc"]
+    return (z.relu() if dictionary.relu else z) * mask_of_largest(z, dictionary.k), 0
+
+
+def naive_relu(dictionary, p, u):
+    f = (u @ p["W_enc"].T + p["b_enc"]).relu()
+    lengths = p["W_dec"].norm(dim=1)
+    return f, dictionary.risen * dictionary.l1 * (f * lengths).sum(1).mean() / math.sqrt(u.shape[1])
+
+
+def naive_gated(dictionary, p, u):
+    gate = u @ p["W_enc"].T + p["b_enc"]
+    magnitude = u @ (p["r_mag"].exp()[:, None] * p["W_enc"]).T + p["b_mag"]
+    price = dictionary.risen * dictionary.l1 * gate.relu().sum(1).mean() / math.sqrt(u.shape[1])
+    frozen = gate.relu() @ p["W_dec"].detach() + p["b_dec"].detach()
+    return (gate > 0) * magnitude.relu(), price + (u - frozen).square().mean()
+
+
+def naive_jumprelu(dictionary, p, u):
+    z, theta, width = u @ p["W_enc"].T + p["b_enc"], p["threshold"], dictionary.bandwidth
+    kernel = (((z - theta) / width).abs() < 0.5).double().detach()
+    still = theta.detach()
+    # The paper's pseudo-derivatives, -theta/width and -1/width within the kernel, on a term whose value is zero.
+    f = z * (z > theta) - (theta - still) * still / width * kernel
+    l0 = ((z > theta).double() - (theta - still) / width * kernel).sum(1).mean()
+    return f, dictionary.risen * dictionary.weight * (l0 / dictionary.l0 - 1) ** 2
+
+
+def naive_batchtopk(dictionary, p, u):
+    z = u @ p["W_enc"].T + p["b_enc"]
+    return z.relu() * mask_of_largest(z.flatten(), dictionary.k * len(u)).view_as(z), 0
+
+
+def naive_featurechoice(dictionary, p, u):
+    z = u @ p["W_enc"].T + p["b_enc"]
+    budgets = dictionary.budgets(len(u)).int().tolist()
+    return z.relu() * torch.stack([mask_of_largest(z[:, i], m) for i, m in enumerate(budgets)], dim=1), 0
+
+
+def naive_pursuit(dictionary, p, u):
+    residual, codes = u - p["b_dec"], torch.zeros(len(u), dictionary.n_features).double()
+    stopped = torch.zeros(len(u), 1, dtype=torch.bool)
+    for _ in range(dictionary.k):
+        z = residual @ p["W_dec"].T
+        new = z.relu() * mask_of_largest(z, 1)
+        stopped = stopped | ((new.detach() > 0) & (codes.detach() > 0)).any(1, keepdim=True)
+        codes = codes + new * ~stopped
+        residual = u - p["b_dec"] - codes @ p["W_dec"]
+    return codes, 0
+
+
+NAIVE = {
+    MatchingPursuit: naive_pursuit,
+    BatchTopK: naive_batchtopk,
+    FeatureChoice: naive_featurechoice,
+    Matryoshka: naive_batchtopk,
+    TopK: naive_topk,
+    ReLU: naive_relu,
+    Gated: naive_gated,
+    JumpReLU: naive_jumprelu,
+}
+
+
+def naive_loss(dictionary, p, x, dead) -> Tensor:
+    """The loss by the papers' formulas, with dense codes and autograd."""
+    u = (x - dictionary.centre_in) * dictionary.scale_in
+    codes, price = NAIVE[type(dictionary)](dictionary, p, u)
+    residual = u - codes @ p["W_dec"] - p["b_dec"]
+    loss = residual.square().mean() + price
+    if isinstance(dictionary, Matryoshka):
+        prefixes = (u - codes[:, :n] @ p["W_dec"][:n] - p["b_dec"] for n in dictionary.prefixes)
+        loss = torch.stack([e.square().mean() for e in prefixes]).mean()
+    if dead.any():
+        target = residual.detach()
+        n, W = int(dead.sum()), p["W_dec"][dead]
+        if isinstance(dictionary, MatchingPursuit):
+            z, at_once = target @ W.T, 1
+        else:
+            z, at_once = (u @ p["W_enc"].T + p["b_enc"])[:, dead], dictionary.revived
+        kept = mask_of_largest(z, min(n, at_once))
+        share = AUXK * min(1, n / at_once) / target.square().sum()
+        # At a code of zero the gradient counts only where it asks for more.
+        slope = -2 * share * ((target - (z.relu() * kept) @ W) @ W.T).detach()
+        through = ((z > 0) | (slope < 0)) * kept
+        values = (z.relu() * kept).detach() + (z - z.detach()) * through
+        loss = loss + share * (target - values @ W).square().sum()
+    return loss
+
+
+@every
+@pytest.mark.parametrize("n_dead", [0, 3, 30])
+def test_loss_and_gradients_are_those_of_the_formulas(name, n_dead):
+    dictionary, x = rough(name, SEED)
+    if type(dictionary) not in NAIVE:
+        pytest.skip("written out below")
+    if "bandwidth" in dictionary.options:
+        dictionary, x = rough(name, SEED, bandwidth=0.5)  # so that the kernel meets many
+    dead = torch.arange(dictionary.n_features) < n_dead
+    with torch.no_grad():
+        if isinstance(dictionary, Linear):
+            dictionary.b_enc[:n_dead] -= 1.0  # some of the dead are negative on every input, some are not
+    p = {key: value.detach().clone().requires_grad_() for key, value in dictionary.named_parameters()}
+    expected = naive_loss(dictionary, p, x, dead)
+    expected.backward()
+    loss = dictionary.loss(x, x, dead=dead)
+    loss.total.backward()
+    assert loss.total.item() == pytest.approx(expected.item(), rel=1e-10)
+    assert loss.total.item() == pytest.approx(sum(part.item() for part in loss.parts.values()), rel=1e-10)
+    for key, parameter in dictionary.named_parameters():
+        grad = p[key].grad
+        if key == "W_dec":  # rows move along the sphere
+            grad = grad - (grad * p[key]).sum(1, keepdim=True) * p[key]
+        assert grad.abs().max() > 0, key
+        assert torch.allclose(parameter.grad, grad, rtol=1e-8, atol=1e-10 * grad.abs().max().item()), key
+
+
+@every
+def test_the_loss_reports_its_codes(name):
+    dictionary, x = rough(name, SEED)
+    loss = dictionary.loss(x, x, dead=none_dead(dictionary))
+    dense = loss.codes.dense()
+    assert torch.allclose(dense, dictionary.encode(x, training=True).dense(), rtol=1e-9)
+    assert torch.equal(loss.fired, (dense != 0).any(0))
+    assert loss.codes.l0.item() == pytest.approx((dense != 0).sum(1).double().mean().item())
+    y = dictionary.decode(loss.codes)
+    fvu = (x - y).square().sum() / (x - x.mean(0)).square().sum()
+    assert loss.fvu.item() == pytest.approx(fvu.item(), rel=1e-8)
+
+
+@every
+def test_codes_have_the_gradient_of_their_input(name):
+    dictionary, x = rough(name, SEED)
+    here = x[:5].clone().requires_grad_()
+    weights = gaussian(5, dictionary.n_features, seed=SEED).double()
+    (dictionary.encode(here).dense() * weights).sum().backward()
+    step = 1e-6 * gaussian(5, 12, seed=SEED + 1).double()
+    up, down = (dictionary.encode(x[:5] + sign * step).dense() for sign in (1, -1))
+    change = ((up - down) * weights).sum() / 2
+    assert (here.grad * step).sum().item() == pytest.approx(change.item(), rel=1e-4)
+
+
+@every
+def test_the_decoder_keeps_unit_rows(name):
+    dictionary, x = rough(name, SEED)
+    list(train(dictionary, [x] * 5, TrainConfig(steps=5, lr=0.1)))
+    assert torch.allclose(dictionary.W_dec.norm(dim=1), torch.ones(40).double())
+
+
+@linear
+@pytest.mark.parametrize("depth", [0.5, 30.0])
+def test_dead_features_get_a_gradient_into_the_encoder_however_deep_they_lie(name, depth):
+    dictionary, x = rough(name, SEED)
+    dead = torch.arange(dictionary.n_features) < 8
+    with torch.no_grad():
+        dictionary.b_enc[dead] = -depth
+    dictionary.loss(x, x, dead=dead).parts["auxk"].backward()
+    assert (dictionary.W_enc.grad[dead].norm(dim=1) > 0).all()
+    assert dictionary.W_enc.grad[~dead].abs().max() == 0
+    assert dictionary.W_dec.grad[~dead].abs().max() == 0
+
+
+# --- units, files, interruptions -----------------------------------------------------------------------------
+
+
+@every
+def test_the_first_reconstruction_is_better_than_the_mean(name):
+    x = world(SEED).rows(2000, seed=4).acts
+    dictionary = CASES[name].make(seed=SEED)
+    dictionary.initialise(x)
+    assert fidelity(dictionary, x).fvu < 1
+
+
+@every
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_folding_changes_no_code_and_no_reconstruction(name, scale):
+    dictionary, x = rough(name, SEED)
+    for side in ("in", "out"):
+        getattr(dictionary, f"centre_{side}").mul_(scale)
+        getattr(dictionary, f"scale_{side}").div_(scale)
+    x, folded = x * scale, dictionary.folded()
+    assert folded.centre_in.abs().max() == 0
+    assert folded.scale_out == 1
+    size = x.abs().max().item()
+    assert torch.allclose(folded.encode(x).dense(), dictionary.encode(x).dense(), atol=1e-9 * size)
+    assert torch.allclose(folded(x), dictionary(x), atol=1e-9 * size)
+    assert dictionary.encode(x).values.abs().max() > 0
+
+
+@every
+def test_loading_gives_back_the_folded_dictionary_exactly(name, tmp_path):
+    dictionary = trained(name)
+    save(dictionary, tmp_path)
+    loaded, folded = load_dictionary(tmp_path), dictionary.folded()
+    x = world(SEED).rows(500, seed=5).acts
+    assert torch.equal(loaded(x), folded(x))
+    assert loaded.describe() == dictionary.describe()
+    for key, tensor in folded.state_dict().items():
+        assert key in UNITS or torch.equal(loaded.state_dict()[key], tensor), key
+    # In float32 some code may cross its threshold as the weights are rounded; what is kept is the same.
+    assert fidelity(loaded, x).fvu == pytest.approx(fidelity(dictionary, x).fvu, rel=1e-3)
+
+
+@every
+@pytest.mark.parametrize("scale", [1e-3, 400.0])
+def test_other_units_of_the_activations_change_nothing_else(name, scale):
+    shift = 30 * gaussian(12, seed=SEED + 9).double()
+    # Unrelated to those of the rough dictionary's start, and the same draws in both units.
+    batches = [gaussian(64, 12, seed=SEED + i).double() for i in range(12)]
+    config = TrainConfig(steps=12, lr=1e-2, dead_tokens=150)
+    plainly, scaled = (CASES[name].make(12, 40, seed=SEED).double() for _ in range(2))
+    list(train(plainly, batches, config))
+    list(train(scaled, [scale * x + shift for x in batches], config))
+    x = gaussian(200, 12, seed=SEED + 50).double()
+    assert torch.allclose(scaled(scale * x + shift) - shift, scale * plainly(x), atol=1e-6 * scale)
+    codes = scaled.encode(scale * x + shift).dense()
+    assert torch.allclose(codes, scale * plainly.encode(x).dense(), atol=1e-6 * scale)
+
+
+@every
+def test_killed_half_way_and_resumed_it_ends_in_the_same_weights(name, tmp_path):
+    config = TrainConfig(steps=16, lr=3e-3, dead_tokens=1500, save_every=5)
+
+    def start(**options):
+        batches = world(SEED).batches(256, seed=6)
+        return train(CASES[name].make(seed=SEED), batches, config, **options)
+
+    whole = start()
+    list(whole)
+    killed = start(checkpoint=tmp_path)
+    for _ in range(8):
+        next(killed)  # three steps after the last checkpoint, and never told to stop
+    resumed = start(checkpoint=tmp_path)
+    assert resumed.step == 5
+    list(resumed)
+    for key, tensor in whole.dictionary.state_dict().items():
+        assert torch.equal(resumed.dictionary.state_dict()[key], tensor), key
+
+
+@linear
+def test_a_transcoder_learns_too(name):
+    read, write = Site(0, "mlp_in"), Site(0, "mlp_out")
+    A = gaussian(D, 16, seed=SEED)
+    case = CASES[name]
+    dictionary = case.make(d_out=16, sites_in=read, sites_out=write)
+    pairs = ({read: x, write: x @ A} for x in world(SEED).batches(512, seed=7))
+    steps = list(train(dictionary, pairs, TrainConfig(steps=200, lr=1e-2)))
+    assert steps[-1].fvu < 0.5
+
+
+# --- bad input -----------------------------------------------------------------------------------------------
+
+
+@every
+def test_bad_activations_are_explained(name):
+    dictionary, _ = rough(name, SEED)
+    with pytest.raises(ValueError, match=r"takes activations of width 12 here, got shape \(4, 13\)"):
+        dictionary.encode(torch.zeros(4, 13))
+    with pytest.raises(TypeError, match=r"floating-point numbers, got torch.int64"):
+        dictionary.pair(torch.zeros(4, 12, dtype=torch.long))
+    with pytest.raises(ValueError, match="1 of 4 activations hold NaN or infinity"):
+        dictionary.encode(torch.tensor([[0.0], [1.0], [math.nan], [2.0]]).expand(4, 12))
+    with pytest.raises(ValueError, match="do not vary gives no unit of length"):
+        CASES[name].make().initialise(torch.full((50, D), 3.3))
+    assert dictionary(torch.zeros(0, 12)).shape == (0, 12)
+    assert dictionary(torch.zeros(2, 3, 12)).shape == (2, 3, 12)
+
+
+@every
+@pytest.mark.parametrize("wrong", [0, 41])
+def test_no_more_features_are_active_than_there_are(name, wrong):
+    for option in {"k", "l0"} & set(CASES[name].options):
+        with pytest.raises(ValueError, match=rf"{option} must lie .*40 \(n_features\), got {wrong}"):
+            CASES[name].make(12, 40, **{option: wrong})
+
+
+@every
+def test_one_site_is_read(name):
+    with pytest.raises(ValueError, match=f"{type(trained(name)).__name__} reads one site and rebuilds one.*got .*"):
+        CASES[name].make(sites_in=[Site(0), Site(1)])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ReLU(12, 40, l1=0.0), "l1 must be a positive number, got 0.0"),
+        (lambda: Gated(12, 40, l1=-1.0), "l1 must be a positive number, got -1.0"),
+        (lambda: JumpReLU(12, 40, l0=3, bandwidth=math.inf), "bandwidth must be a positive number, got inf"),
+        (lambda: JumpReLU(12, 40, l0=3, warmup=-1), "warmup is a number of steps, at least 0, got -1"),
+    ],
+)
+def test_an_option_that_cannot_be_is_explained(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+# --- particulars ---------------------------------------------------------------------------------------------
+
+
+def test_a_threshold_feels_what_lies_on_either_side_of_it():
+    dictionary = JumpReLU(1, 1, l0=1, bandwidth=0.2).double()
+    with torch.no_grad():
+        dictionary.W_enc.fill_(1.0)
+        dictionary.W_dec.fill_(1.0)
+        dictionary.threshold.fill_(1.0)
+    pulls = []
+    for z in (0.85, 0.95, 1.05, 1.15):
+        dictionary.zero_grad()
+        dense, _ = dictionary._jump(torch.tensor([[z]]).double())
+        dense.sum().backward()
+        pulls.append(dictionary.threshold.grad.item())
+    assert pulls == pytest.approx([0, -5, -5, 0])
+
+
+def test_a_price_rises_to_its_full_height():
+    dictionary = ReLU(D, 2 * TRUE, l1=0.3, warmup=10)
+    seen = []
+    for _ in train(dictionary, world(SEED).batches(64, seed=1), TrainConfig(steps=12)):
+        seen.append(round(dictionary.risen.item(), 6))
+    assert seen == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("total", [1, 60, 300, 17 * 40])
+def test_the_largest_of_a_batch_are_those_of_the_flattened_product(total):
+    x, W, b = (gaussian(*shape, seed=SEED + i) for i, shape in enumerate([(17, 6), (40, 6), (40,)]))
+    x[3] *= 20  # one row holds far more than its share
+    z, indices, kept = sparse.strongest_of_all(x, W, b, total)
+    dense = torch.zeros(17, 40).scatter_add_(1, indices, z.masked_fill(~kept, 0))
+    naive = (x @ W.T + b).flatten()
+    naive = torch.where(mask_of_largest(naive, total) > 0, naive, 0).view(17, 40)
+    assert int(kept.sum()) == total
+    assert torch.allclose(dense, naive, atol=1e-5)
+
+
+# --- the allocation of sparsity (Ayonrinde 2024) -------------------------------------------------------------
+
+
+def test_masks_obey_their_budgets_exactly():
+    topk, x = rough("TopK", SEED)
+    assert ((topk.encode(x, training=True).dense() > 0).sum(1) <= K).all()
+
+    mutual, x = rough("BatchTopK", SEED)
+    codes = mutual.loss(x, x, dead=none_dead(mutual)).codes
+    assert int((codes.values > 0).sum()) <= K * len(x)
+    folded = mutual.folded()
+    z = torch.relu(x @ folded.W_enc.T + folded.b_enc)
+    naive = z * mask_of_largest(z.flatten(), K * len(x)).view_as(z)
+    assert torch.equal(codes.dense() > 0, naive > 0)
+
+    chooses, x = rough("FeatureChoice", SEED)
+    for _ in range(5):
+        budgets = chooses.budgets(len(x))
+        dense = chooses.encode(x, training=True).dense()
+        assert int(budgets.sum()) == K * len(x)
+        assert ((dense > 0).sum(0) <= budgets).all()
+        z = x @ chooses.folded().W_enc.T + chooses.folded().b_enc
+        assert ((dense > 0).sum(0) == torch.minimum(budgets, (z > 0).sum(0).double())).all()
+        chooses.after_step(0)
+
+
+@pytest.mark.parametrize("zipf", [0.0, 0.5, 1.0, 2.0])
+def test_budgets_are_the_law_on_average(zipf):
+    dictionary = FeatureChoice(D, 128, k=K, zipf=zipf)
+    law = dictionary.frequency
+    assert law.sum().item() == pytest.approx(K, rel=1e-5)
+    assert law.max() <= 1
+    below = law < 1
+    ratio = law[below] * torch.arange(1, 129)[below] ** zipf
+    assert ratio.max().item() == pytest.approx(ratio.min().item(), rel=1e-4)
+    given = torch.zeros(128)
+    for step in range(1000):
+        given += dictionary.budgets(64) / 64 / 1000
+        dictionary.after_step(step)
+    assert torch.allclose(given, law, atol=1e-4)
+
+
+def test_activations_that_need_more_features_get_more():
+    rows = world(SEED).rows(8000, seed=8)
+    difficulty = (rows.codes > 0).sum(1).float()
+    for name in ("BatchTopK", "FeatureChoice"):
+        active = (trained(name).encode(rows.acts).dense() > 0).sum(1).float()
+        assert torch.corrcoef(torch.stack([active, difficulty]))[0, 1] > 0.3, name
+    counts = (trained("TopK-signed").encode(rows.acts).values != 0).sum(1)
+    assert counts.unique().tolist() == [K]
+    kept = {name: fidelity(trained(name), rows.acts).fvu for name in ("TopK", "BatchTopK")}
+    assert kept["BatchTopK"] <= kept["TopK"] + 0.01
+
+
+def test_no_feature_dies_that_chooses_its_activations():
+    def dead(name: str, **options) -> float:
+        dictionary = CASES[name].make(D, 256, seed=SEED, **options)
+        config = TrainConfig(steps=300, lr=1e-2, dead_tokens=10**9)  # never counted dead, so there is no AuxK
+        list(train(dictionary, world(SEED).batches(512, seed=1), config))
+        return fidelity(dictionary, world(SEED).rows(20_000, seed=2).acts).dead
+
+    assert dead("TopK") > 0.05
+    assert dead("FeatureChoice") == 0
+
+
+def test_thresholds_find_their_count_from_far_away():
+    for name in ("BatchTopK", "FeatureChoice"):
+        dictionary, batches = CASES[name].make(seed=SEED), world(SEED).batches(512, seed=1)
+        dictionary.initialise(next(batches))
+        for start in (0.0, 20.0):
+            dictionary.threshold.fill_(start)
+            list(train(dictionary, batches, TrainConfig(steps=300, lr=1e-5)))
+            l0 = dictionary.encode(world(SEED).rows(16384, seed=2).acts).l0.item()
+            assert l0 == pytest.approx(K, rel=0.05), (name, start)
+
+
+# --- hierarchy -----------------------------------------------------------------------------------------------
+
+
+def silent_parents(dictionary: Dictionary, family: World) -> float:
+    """On which share of a parent's rows the feature nearest to its direction is silent: absorption."""
+    rows = family.rows(8000, seed=5)
+    codes = dictionary.encode(rows.acts).dense()
+    parents = [i for i in family.parent.unique().tolist() if i >= 0]
+    nearest = (family.directions @ dictionary.W_dec.T).argmax(1)
+    return sum((codes[rows.codes[:, i] > 0, nearest[i]] <= 0).float().mean().item() for i in parents) / len(parents)
+
+
+@pytest.mark.slow
+def test_the_first_prefix_of_a_matryoshka_holds_the_parents():
+    config, k, general, absorbed = TrainConfig(steps=400, lr=1e-2, dead_tokens=20_000), 2, 0, []
+    for n in range(4):
+        family = World({"tree": tree()}, d=64, seed=SEED + n)
+        nested, topk = Matryoshka(64, 20, k=k, prefixes=[3], seed=n), TopK(64, 20, k=k, seed=n)
+        for dictionary in (nested, topk):
+            list(train(dictionary, family.batches(512, seed=1), config))
+        nearest = (family.directions @ nested.W_dec[:3].T).argmax(0)
+        general += sum(i in family.parent for i in nearest)
+        absorbed.append([silent_parents(dictionary, family) for dictionary in (nested, topk)])
+    assert general / 12 >= 0.8
+    of_nested, of_topk = torch.tensor(absorbed).mean(0)
+    assert of_nested < 0.5 * of_topk
+
+
+def test_any_trained_prefix_is_a_dictionary_of_its_own():
+    dictionary, rows = trained("Matryoshka"), world(SEED).rows(4000, seed=2).acts
+    codes = dictionary.encode(rows)
+    first = Codes(codes.values * (codes.indices < 96), codes.indices, codes.n_features)
+    left = (rows - dictionary.decode(first)).square().sum() / (rows - rows.mean(0)).square().sum()
+    assert left < 0.25
+    with pytest.raises(ValueError, match=r"prefixes must rise from at least 1 to at most 40 .*, got \[8, 8\.?.*"):
+        Matryoshka(12, 40, k=4, prefixes=[8, 8, 4])
+
+
+def test_a_pursuit_shortens_the_residual_at_every_step_and_can_stop_at_any():
+    dictionary, x = trained("MatchingPursuit"), world(SEED).rows(1000, seed=2).acts
+    whole = dictionary.sparser(k=12).encode(x)
+    norms = [(x - dictionary.decode(Codes(0 * whole.values, whole.indices, 128))).norm(dim=1)]
+    for k in range(1, 13):
+        codes = dictionary.sparser(k=k).encode(x)
+        assert torch.equal(codes.values, whole.values[:, :k])
+        assert torch.equal(codes.indices, whole.indices[:, :k])
+        norms.append((x - dictionary.decode(codes)).norm(dim=1))
+        assert (norms[k] <= norms[k - 1] + 1e-4).all()
+    assert dictionary.k == K  # the one at hand is as it was
+
+
+def test_a_pursuit_stops_where_the_residual_is_short_enough():
+    dictionary, x = trained("MatchingPursuit"), world(SEED).rows(1000, seed=2).acts
+    counts = []
+    for until in (0.1, 0.3, 0.6):
+        sparser = dictionary.sparser(k=30, until=until)
+        length = sparser.length / sparser.scale_out
+        codes = sparser.encode(x)
+        counts.append(codes.l0.item())
+        before = Codes(codes.values.clone(), codes.indices, 128)
+        last = (before.values != 0).sum(1) - 1
+        took = last >= 0
+        before.values[torch.arange(1000)[took], last[took]] = 0
+        assert ((x - sparser.decode(before)).norm(dim=1)[took] > until * length).all()
+        assert torch.allclose(sparser.folded().encode(x).dense(), codes.dense(), atol=1e-3)
+    assert counts[0] > counts[1] > counts[2]
+    with pytest.raises(ValueError, match=r"until is a share of the input's length, at least 0 and below 1, got 1\.0"):
+        dictionary.sparser(until=1.0)
+
+
+def test_a_pursuit_rebuilds_what_it_reads():
+    with pytest.raises(ValueError, match="reads one site and rebuilds one, the same, since it encodes with its dec"):
+        MatchingPursuit(12, 40, k=4, d_out=9)
+
+
+@pytest.mark.slow
+def test_a_pursuit_breaks_the_tree_less_than_topk():
+    """More of the tree's 20 directions get a feature of their own; how many depends on the start, 9 to 20 of them."""
+    config, found = TrainConfig(steps=600, lr=1e-2, dead_tokens=20_000), []
+    for n in range(3):
+        family = World({"tree": tree()}, d=64, seed=SEED + n)
+        pair = MatchingPursuit(64, 20, k=5, until=0.3, seed=n), TopK(64, 20, k=2, seed=n)
+        for dictionary in pair:
+            list(train(dictionary, family.batches(512, seed=1), config))
+        found.append([(recovery(family.directions, d.W_dec).matched > 0.9).float().mean().item() for d in pair])
+    of_pursuit, of_topk = torch.tensor(found).mean(0)
+    assert of_pursuit > of_topk + 0.1

@@ -1,0 +1,143 @@
+"""Matching pursuit: one feature after another, each fitted to what the earlier ones left."""
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from typing_extensions import override
+
+from workbench.dictionaries.codes import Codes
+from workbench.dictionaries.dictionary import Dictionary, Loss, unexplained
+from workbench.dictionaries.gradients import reachable_relu, tangent
+from workbench.dictionaries.linear import AUXK, directions, places
+from workbench.models import Site
+
+
+@final
+class MatchingPursuit(Dictionary):
+    """Encode by unrolled matching pursuit with the decoder's rows (Costa et al. 2025, arXiv 2506.03093).
+
+    The residual starts as ``x - bias``. Each step finds the row ``j`` of greatest product with it, takes that product
+    as the code of feature ``j`` and subtracts ``code * W_dec[j]``, so the residual never grows. A row stops when the
+    feature was picked before or the product is not positive, after ``k`` steps, or once the residual is short enough;
+    both limits can be moved after training, see ``sparser``. Slots of the codes are in the order of the steps. There
+    is no encoder, and the loss is the squared error, with a gradient through all steps; of the dead features, the one
+    nearest to each final residual takes one more step, at the weight of AuxK. A step costs one product: ``k`` times
+    what TopK costs.
+
+    Args:
+        d_in: Width of the activations.
+        n_features: How many features.
+        k: How many steps, and so active features, at most.
+        until: Stop where the residual is shorter than this share of the typical input's length.
+        d_out: As ``d_in``; a pursuit rebuilds what it reads.
+        sites_in: The one site that is read and rebuilt.
+        sites_out: The same.
+        seed: Of the first directions.
+
+    >>> dictionary = MatchingPursuit(8, 32, k=4)
+    >>> dictionary.sparser(k=2).encode(torch.ones(3, 8)).values.shape
+    torch.Size([3, 2])
+    """
+
+    length: Float[Tensor, ""]
+
+    def __init__(
+        self,
+        d_in: int,
+        n_features: int,
+        *,
+        k: int,
+        until: float | int = 0.0,
+        d_out: int | None = None,
+        sites_in: Site | Sequence[Site] = (),
+        sites_out: Site | Sequence[Site] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(d_in, d_out or d_in, n_features, sites_in=sites_in, sites_out=sites_out)
+        if len(self.sites_in) > 1 or not self.autoencodes:
+            raise ValueError(
+                "MatchingPursuit reads one site and rebuilds one, the same, since it encodes with its decoder; got "
+                f"{self.sites_in} of width {self.d_in} to read and {self.sites_out} of width {self.d_out} to rebuild."
+            )
+        self.k, self.until = places(k, n_features), _share(until)
+        self.W_dec = nn.Parameter(directions(n_features, d_in, torch.Generator().manual_seed(seed)))
+        self.register_buffer("length", torch.full((), d_in**0.5))
+
+    @property
+    @override
+    def options(self) -> dict[str, Any]:
+        return {"k": self.k, "until": self.until}
+
+    def sparser(self, *, k: int | None = None, until: float | int | None = None) -> "MatchingPursuit":
+        """Return a dictionary of the same weights, shared, that stops earlier, or later: it needs no retraining."""
+        twin = copy(self)
+        twin.k = self.k if k is None else places(k, self.n_features)
+        twin.until = self.until if until is None else _share(until)
+        return twin
+
+    def _pursue(self, u: Tensor, W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return values and indices of the codes, and the residual."""
+        residual, values, indices = u - self.b_dec, [], []
+        picked = torch.zeros(len(u), self.n_features, dtype=torch.bool, device=u.device)
+        going = torch.ones(len(u), 1, dtype=torch.bool, device=u.device)
+        for _ in range(self.k):
+            with torch.no_grad():
+                best = (residual @ W.T).argmax(1, keepdim=True)
+                going = going & ~picked.gather(1, best)
+                if self.until:
+                    norm = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
+                    going = going & (norm > self.until * self.length)
+                picked.scatter_(1, best, True)
+            row = F.embedding(best[:, 0], W)
+            value = torch.linalg.vecdot(residual, row)[:, None].relu() * going
+            residual = residual - value * row
+            values.append(value)
+            indices.append(best)
+        return torch.cat(values, 1), torch.cat(indices, 1), residual
+
+    @override
+    def _activate(
+        self, u: Float[Tensor, "batch d_in"], *, training: bool
+    ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+        return self._pursue(u, self.W_dec)[:2]
+
+    @override
+    def loss(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        y: Float[Tensor, "batch d_out"],
+        *,
+        dead: Bool[Tensor, " n_features"],
+    ) -> Loss:
+        u = (x - self.centre_in) * self.scale_in
+        W_dec = tangent(self.W_dec)
+        values, indices, residual = self._pursue(u, W_dec)
+        parts = {"reconstruction": residual.square().mean(), "auxk": residual.new_zeros(())}
+        ids = dead.nonzero().squeeze(1)
+        if len(ids):
+            left = residual.detach()
+            z, best = (left @ W_dec[ids].T).max(1, keepdim=True)
+            error = (left - reachable_relu(z) * W_dec[ids[best[:, 0]]]).square().sum()
+            parts["auxk"] = AUXK * error / left.square().sum().clamp_min(torch.finfo(left.dtype).tiny)
+        codes = Codes(values.detach() / self.scale_out, indices, self.n_features)
+        return Loss(torch.stack([*parts.values()]).sum(), parts, codes, codes.fired, unexplained(residual, u))
+
+    @override
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=-1, keepdim=True))
+
+    @override
+    def _fold_encoder(self) -> None:
+        self.length.div_(self.scale_out)
+
+
+def _share(until: float | int) -> float:
+    if not 0 <= until < 1:
+        raise ValueError(f"until is a share of the input's length, at least 0 and below 1, got {until}.")
+    return until
