@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -99,7 +99,7 @@ class Linear(Dictionary, ABC):
         x: Float[Tensor, "batch d_in"],
         y: Float[Tensor, "batch d_out"],
         *,
-        dead: Bool[Tensor, " n_features"],
+        dead: Int[Tensor, " dead"],
     ) -> Loss:
         u = (x - self.centre_in) * self.scale_in
         v = u if y is x else (y - self.centre_out) * self.scale_out
@@ -117,18 +117,17 @@ class Linear(Dictionary, ABC):
 
     def _auxk(self, u: Tensor, residual: Tensor, dead: Tensor, W_dec: Tensor) -> Tensor:
         """Return the weighted error of the dead features' attempt at the residual, as a share of the residual."""
-        ids = dead.nonzero().squeeze(1)
-        if not len(ids):
+        if not len(dead):
             return residual.new_zeros(())
         # Dense over the dead alone: they are few, or soon will be.
-        z = torch.addmm(self.b_enc[ids], u, self.W_enc[ids].T)
+        z = torch.addmm(self.b_enc[dead], u, self.W_enc[dead].T)
         values = reachable_relu(z)
-        if len(ids) > self.revived:
+        if len(dead) > self.revived:
             chosen = sparse.largest(z.detach(), self.revived)[1]
             values = values * torch.zeros_like(z).scatter_(1, chosen, 1.0)
-        error = (residual - values @ W_dec[ids]).square().sum()
+        error = (residual - values @ W_dec[dead]).square().sum()
         # A few dead features cannot rebuild much, and are not pressed as hard as many.
-        weight = AUXK * min(1.0, len(ids) / self.revived)
+        weight = AUXK * min(1.0, len(dead) / self.revived)
         return weight * error / residual.square().sum().clamp_min(torch.finfo(residual.dtype).tiny)
 
     @override
