@@ -12,8 +12,7 @@ from rich.console import Console
 from test_training import SHORT, Interrupting, Mixtures, run_to_end, same, small
 from test_views import click
 
-from workbench.training import TrainConfig, train, train_many
-from workbench.training.bar import progress
+from workbench.training import TrainConfig, progress, train, train_many
 from workbench.training.loggers import tensorboard, wandb
 from workbench.views.curves import blocks, curve
 from workbench.views.training import POINTS, training_panel
@@ -57,18 +56,19 @@ def test_the_time_left_follows_from_the_speed():
 
 
 def test_tensorboard_and_wandb_hear_every_number(monkeypatch):
-    told = []
-    board = ModuleType("torch.utils.tensorboard")
-    board.SummaryWriter = lambda directory: SimpleNamespace(add_scalar=lambda *args: told.append((directory, *args)))
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
-    cloud = ModuleType("wandb")
+    told, flushed = [], []
+    writer = SimpleNamespace(add_scalar=lambda *args: told.append(args), flush=lambda: flushed.append(len(told)))
+    board, cloud = ModuleType("torch.utils.tensorboard"), ModuleType("wandb")
+    board.SummaryWriter = lambda directory: told.append(directory) or writer
     cloud.init = lambda **init: SimpleNamespace(log=lambda values, step: told.append((init, values, step)))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
     monkeypatch.setitem(sys.modules, "wandb", cloud)
-    (_, step) = train(small(), Mixtures(), TrainConfig(steps=2), logger=tensorboard("runs", every=2))
-    assert told == [("runs", f"dictionary/{name}", value, 2) for name, value in step.numbers().items()]
-    assert {"loss", "fvu", "l0", "dead", "outliers", "reconstruction", "auxk", "lr", "tokens_per_second"} <= {
-        name.removeprefix("dictionary/") for _, name, _, _ in told
-    }
+    _, second, last = train(small(), Mixtures(), TrainConfig(steps=3), logger=tensorboard("runs", every=2))
+    heard = [(f"dictionary/{name}", value, n.step) for n in (second, last) for name, value in n.numbers().items()]
+    assert told == ["runs", *heard]
+    assert flushed[-1] == len(told)
+    parts = {"loss", "fvu", "l0", "dead", "outliers", "reconstruction", "auxk", "lr", "tokens_per_second"}
+    assert last.numbers().keys() == parts
     told.clear()
     config = TrainConfig(steps=1)
     (steps,) = train_many({"a": small(), "b": small(1)}, Mixtures(), config, logger=wandb(every=1, project="p"))
@@ -96,9 +96,10 @@ class Gated(Mixtures):
 
     def __init__(self):
         super().__init__()
-        self.gate = threading.Semaphore(0)
+        self.gate, self.asked = threading.Semaphore(0), 0
 
     def __next__(self):
+        self.asked += 1
         assert self.gate.acquire(timeout=30)
         return super().__next__()
 
@@ -119,6 +120,12 @@ def let(panel, steps):
     panel.training._feed._batches.gate.release(steps)
 
 
+def await_step(panel, step):
+    """Wait until this step is under way."""
+    while panel.training._feed._batches.asked < step:
+        time.sleep(0.01)
+
+
 def status(panel):
     return panel.curves.seen["status"]
 
@@ -129,9 +136,8 @@ def test_a_panel_runs_in_the_background_pauses_and_resumes(tmp_path, panel, whol
     first = panel.job
     assert (status(panel), panel.toggle.description) == ("Running", "Pause")
     let(panel, 5)
-    while panel.training.step < 5:
-        time.sleep(0.01)
-    click(panel.toggle)  # while it waits for a batch: the step under way is finished
+    await_step(panel, 6)
+    click(panel.toggle)  # the step under way is finished
     let(panel, 1)
     assert first.join(30.0)
     assert status(panel) == f"Paused after step 6, saved in '{tmp_path}'"
@@ -150,8 +156,7 @@ def test_a_panel_runs_in_the_background_pauses_and_resumes(tmp_path, panel, whol
 def test_a_cancelled_training_is_saved_and_over(tmp_path, panel, running):
     click(panel.toggle)
     let(panel, 3)
-    while panel.training.step < 3:
-        time.sleep(0.01)
+    await_step(panel, 4)
     if not running:
         panel.pause()
         let(panel, 1)
@@ -185,11 +190,11 @@ def test_what_goes_wrong_is_said_in_the_panel():
 def test_a_panel_shows_what_the_steps_measured(monkeypatch):
     monkeypatch.setattr("workbench.views.training.INTERVAL", 0)
     heard = []
-    training = train_many({"a": small(), "b": small(1)}, Mixtures(), TrainConfig(steps=200), logger=heard.append)
+    training = train_many({"a": small(), "b": small(1)}, Mixtures(), TrainConfig(steps=120), logger=heard.append)
     panel = training_panel(training)
     panel.run_sync()
     seen = panel.curves.seen
-    assert (seen["count"], seen["share"], seen["status"]) == ("Step 200 of 200", 1.0, "Finished")
+    assert (seen["count"], seen["share"], seen["status"]) == ("Step 120 of 120", 1.0, "Finished")
     for row, step in zip(seen["rows"], heard[-2:], strict=True):
         assert row["name"] == step.name
         values = [f"{step.loss:.3g}", f"{step.fvu:.3f}", f"{step.l0:.1f}", f"{step.dead:.1%}", f"{step.lr:.1e}"]
@@ -205,5 +210,6 @@ def test_a_panel_shows_what_the_steps_measured(monkeypatch):
 def test_curves_keep_their_shape():
     assert curve([(0.1, 2.0), (0.2, 4.0), (0.3, 1.0)]) == [(0.1, 0.5), (0.2, 1.0), (0.3, 0.25)]
     assert curve([(0.1, 1.0), (0.2, 0.1), (0.3, 0.01)], log=True) == [(0.1, 1.0), (0.2, 0.5), (0.3, 0.0)]
-    assert curve([(0.1, 0.0)]) == [(0.1, 0.0)]
+    assert curve([(0.1, 0.0), (0.2, float("nan"))]) == [(0.1, 0.0)]
+    assert curve([]) == []
     assert blocks([(0.0, 1.0), (0.5, 1.0), (0.51, 0.0)]) == "█▁"

@@ -6,7 +6,6 @@ Rows and training are kept in ``DIRECTORY/unfinished`` until all is done, so tha
 import argparse
 import shlex
 import shutil
-from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
@@ -18,9 +17,9 @@ from workbench.activations import ActivationStore
 from workbench.dictionaries import TopK, fidelity, save
 from workbench.language import Documents, Language
 from workbench.models import Site, TransformerBridge, load_model
-from workbench.training import TrainConfig
+from workbench.training import TrainConfig, progress
 from workbench.training import train as start
-from workbench.training.bar import bar_of, progress
+from workbench.training.bar import bar_of
 
 Draw = Callable[[], Documents | list[str]]
 
@@ -43,7 +42,8 @@ def train(given: argparse.Namespace) -> int:
     dictionary = TopK(held_out[site].shape[1], given.features, k=given.k, sites_in=site, seed=given.seed)
     training = start(dictionary, store.batches([site], batch, given.seed), config, checkpoint=unfinished)
     with closing(training):
-        deque(progress(training), maxlen=0)
+        for _ in progress(training):
+            pass
     found = fidelity(dictionary, held_out)
     asked = [word for word in given.words[1:] if word != "--replace" and Path(word) != given.directory]
     dictionary.provenance |= {

@@ -37,7 +37,9 @@ class Linear(Dictionary, ABC):
     """A dictionary whose features are chosen by one product of the input.
 
     Decoder rows keep norm one. The encoder starts as the decoder's transpose, scaled so that the first
-    reconstructions have the best length. The loss is the mean squared error over ``d_out``, in training units,
+    reconstructions have the best length, and the decoder's bias at the mean of the sample, where training units have
+    their zero (Gao et al. 2024, who take the geometric median); their mean square is one as in Lieberum et al. (2024,
+    arXiv 2408.05147). The loss is the mean squared error over ``d_out``, in training units,
     plus the architecture's own parts, plus AuxK (Gao et al. 2024, arXiv 2406.04093): the dead features, a few
     at a time, rebuild what the living ones left over. Everything but TopK's ``k`` places is the same for all, so
     AuxK is everywhere, also where the papers have no revival.

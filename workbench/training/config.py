@@ -29,7 +29,7 @@ class TrainConfig:
     """A feature silent for this many activations counts as dead and is revived; None is 64 times n_features,
     which meets the usual ten million (Gao et al. 2024) at some 150,000 features."""
 
-    outliers: float | None = 10.0
+    outliers: float | int | None = 10.0
     """An activation whose norm exceeds this multiple of its site's median is left out; None keeps all. Attention
     sinks, such as the first token, are a hundred times as long as the others (Xiao et al. 2023, arXiv 2309.17453; Sun
     et al. 2024, arXiv 2402.17762): left in, a handful sets the unit of length and most of the loss."""

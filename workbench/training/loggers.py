@@ -1,7 +1,7 @@
 """Loggers for ``train`` that write elsewhere. Their packages are extras, and are imported when they are asked for.
 
-A logger is any callable that takes a ``Step``; what is shown as ``name/quantity`` here is the dictionary's name and
-each number of the step.
+A logger is any callable that takes a ``Step``. These write the numbers of every so many steps, and of the last, as
+``name/quantity``, where the name is that of the dictionary.
 """
 
 from collections.abc import Callable
@@ -13,33 +13,35 @@ from workbench.training.step import Step
 
 
 def tensorboard(directory: str | Path, *, every: int = 10) -> Callable[[Step], None]:
-    """Return a logger that writes every so many steps into ``directory``, for TensorBoard to show."""
+    """Return a logger that writes into ``directory``, for TensorBoard to show."""
     writer = _needed("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(directory))
 
-    def log(step: Step) -> None:
-        if step.step % every == 0:
-            for name, value in step.numbers().items():
-                writer.add_scalar(f"{step.name}/{name}", value, step.step)
+    def write(values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()  # nobody will close it
 
-    return log
+    return _logger(write, every)
 
 
 def wandb(*, every: int = 10, **init: Any) -> Callable[[Step], None]:
-    """Return a logger that sends every so many steps to a run of Weights & Biases; ``init`` goes to ``wandb.init``."""
-    run = _needed("wandb", "wandb").init(**init)
+    """Return a logger that sends to a run of Weights & Biases; ``init`` goes to ``wandb.init``."""
+    return _logger(_needed("wandb", "wandb").init(**init).log, every)
 
+
+def _logger(write: Callable[[dict[str, float], int], None], every: int) -> Callable[[Step], None]:
     def log(step: Step) -> None:
-        if step.step % every == 0:
-            run.log({f"{step.name}/{name}": value for name, value in step.numbers().items()}, step=step.step)
+        if step.step % every == 0 or step.step == step.steps:
+            write({f"{step.name}/{name}": value for name, value in step.numbers().items()}, step.step)
 
     return log
 
 
-def _needed(module: str, extra: str) -> Any:
+def _needed(module: str, package: str) -> Any:
     try:
         return import_module(module)
     except ImportError:
         raise ImportError(
-            f"This logger needs the package {extra}, which is not installed: python -m pip install {extra}; or give "
-            "train a logger of your own, any callable that takes a Step."
+            f"This logger needs the package {package}, which is not installed: python -m pip install {package}; or "
+            "give train a logger of your own, any callable that takes a Step."
         ) from None

@@ -36,7 +36,7 @@ const render = ({ model, el }) => {
   body.append(
     node("div", { class: "wb-track", "aria-hidden": "true" }, fill),
     node("div", { class: "wb-state" }, count, status), place);
-  let shape_ = "";
+  let built = "[]";
   let shown = [];
 
   const tile = ({ label }) => {
@@ -56,7 +56,8 @@ const render = ({ model, el }) => {
       place.replaceChildren(node("div", { class: "wb-tiles" }, ...rows[0].readings.map(tile), ...common.map(tile)));
       return;
     }
-    const heads = (rows[0]?.readings ?? []).map(({ label }) => node("th", { scope: "col" }, label));
+    if (!rows.length) return;
+    const heads = rows[0].readings.map(({ label }) => node("th", { scope: "col" }, label));
     const lines = rows.map(({ name, readings }) =>
       node("tr", {}, node("th", { scope: "row" }, name), ...readings.map(cell)));
     place.replaceChildren(
@@ -71,8 +72,8 @@ const render = ({ model, el }) => {
     if (status.textContent !== seen.status) status.textContent = seen.status;
     const readings = [...seen.rows.flatMap((row) => row.readings), ...seen.common];
     const now = JSON.stringify([seen.rows.map(({ name }) => name), readings.map(({ label }) => label)]);
-    if (now !== shape_) build(seen);
-    shape_ = now;
+    if (now !== built) build(seen);
+    built = now;
     readings.forEach((reading, i) => shown[i](reading));
   };
 

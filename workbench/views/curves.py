@@ -117,12 +117,10 @@ def _static_row(row: dict[str, Any]) -> str:
 
 def curve(values: Sequence[tuple[float, float]], *, log: bool = False) -> list[tuple[float, float]]:
     """Return points with heights from 0 to 1: shares of the largest, or between least and largest by the logarithm."""
-    heights = [math.log(max(y, 1e-12)) if log else y for _, y in values]
-    low, high = min(heights) if log else 0.0, max(heights)
-    span = high - low
-    return [
-        (round(x, 4), round((y - low) / span, 4) if span else 0.0) for (x, _), y in zip(values, heights, strict=True)
-    ]
+    heights = [(x, math.log(max(y, 1e-12)) if log else y) for x, y in values if math.isfinite(y)]
+    low = min((y for _, y in heights), default=0.0) if log else 0.0
+    span = max((y for _, y in heights), default=0.0) - low
+    return [(round(x, 4), round((y - low) / span, 4) if span else 0.0) for x, y in heights]
 
 
 def blocks(points: Sequence[tuple[float, float]]) -> str:

@@ -65,7 +65,8 @@ class TrainingPanel(Panel):
         self.state = TrainingState()
         self.job: Job | None = None
         """The newest run in the background."""
-        self._past: dict[int, tuple[float, dict[str, dict[str, float]]]] = {}
+        self._past: dict[int, tuple[float, dict[str | None, dict[str, float]]]] = {}
+        """At so many places along the way, what was read there last: of each dictionary, and of all under None."""
         self._cancelled = False
 
         self.curves = CurvesView()
@@ -109,14 +110,17 @@ class TrainingPanel(Panel):
         WORKER.run_here(self._work, self.state)
 
     def _work(self, job: Job) -> None:
-        looked = -INTERVAL
-        for report in self.training.resume():
-            now = time.monotonic()
-            if self.training.finished or now - looked >= INTERVAL:
-                looked = now
-                self._look(by_name(report), job)
-            if job.cancel.is_set():
-                self.training.pause()
+        report, looked = None, -INTERVAL
+        try:
+            for report in self.training.resume():
+                if time.monotonic() - looked >= INTERVAL:
+                    looked = time.monotonic()
+                    self._look(by_name(report), job)
+                if job.cancel.is_set():
+                    self.training.pause()
+        finally:
+            if report is not None:
+                self._look(by_name(report), job)  # the last one, however the loop was left
         if self._cancelled:
             self.training.close()
 
@@ -126,13 +130,15 @@ class TrainingPanel(Panel):
         held = memory_in_use(self.training.device) / 2**30
         together = {"rate": last.tokens_per_second, "memory": held, "left": last.seconds_left}
         share = last.step / last.steps
-        # The past is kept at so many places along the way; what is newest in each stands for it.
-        self._past[int(share * POINTS)] = share, {name: step.numbers() for name, step in steps.items()} | {"": together}
+        self._past[int(share * POINTS)] = (
+            share,
+            {name: step.numbers() for name, step in steps.items()} | {None: together},
+        )
         rows = [Row(name, [self._reading(name, *one) for one in OF_EACH]) for name in steps]
         count = f"Step {last.step:,} of {last.steps:,}"
-        job.post(share, seen=Seen("", count, share, rows, [self._reading("", *one) for one in OF_ALL]))
+        job.post(share, seen=Seen("", count, share, rows, [self._reading(None, *one) for one in OF_ALL]))
 
-    def _reading(self, name: str, key: str, label: str, form: str) -> Reading:
+    def _reading(self, name: str | None, key: str, label: str, form: str) -> Reading:
         values = [(share, of[name][key]) for share, of in self._past.values()]
         first, last = (written(form, value) for _, value in (values[0], values[-1]))
         return Reading(label, last, curve(values, log=key in FALLING), f"{label}, from {first} to {last}")
@@ -161,10 +167,11 @@ class TrainingPanel(Panel):
     @override
     def snapshot(self) -> dict[str, Any]:
         newest = [*self._past.values()][-1][1] if self._past else {}
-        measured = {name: {key: of[key] for key, *_ in OF_EACH} for name, of in newest.items() if name}
+        measured = {name: {key: of[key] for key, *_ in OF_EACH} for name, of in newest.items() if name is not None}
         return rounded({"step": self.training.step, "steps": self.training.config.steps, "measured": measured})
 
 
 def written(form: str, value: float) -> str:
     """Return ``value`` as ``form`` says; "time" is hours, minutes and seconds."""
-    return str(timedelta(seconds=round(value))).removeprefix("0:") if form == "time" else form.format(value)
+    clock = str(timedelta(seconds=round(value))).removeprefix("0:").removeprefix("0")
+    return clock if form == "time" else form.format(value)
