@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from workbench.activations import ActivationStore
-from workbench.dictionaries import TopK, fidelity, files, load_dictionary, save
+from workbench.dictionaries import Dictionary, TopK, fidelity, files, load_dictionary, save
 from workbench.models import Site
 from workbench.training import TrainConfig, Training, train
 
@@ -76,7 +76,7 @@ def uninterrupted() -> TopK:
     return dictionary
 
 
-def same(a: TopK, b: TopK) -> bool:
+def same(a: Dictionary, b: Dictionary) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -151,10 +152,16 @@ def test_what_cannot_be_trained_together_is_explained(tmp_path):
 # --- killed at any moment ------------------------------------------------------------------------------------
 
 
-def processes() -> multiprocessing.context.ForkServerContext:
-    """A server that has imported all this forks one process after another, which then begins at once."""
+@pytest.fixture(scope="module")
+def processes():
+    """A server that has imported all this forks one process after another, each of which then begins at once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["test_training_many"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # all that the server looks at before it imports
+        started = context.Process(target=int)
+        started.start()
+        started.join()
     return context
 
 
@@ -176,9 +183,9 @@ def run(directory: Path, seed: int, moment: float) -> None:
         taken, seconds = taken + 1, time.monotonic() - began
 
 
-def test_killed_at_twenty_random_moments_it_ends_in_the_same_weights(tmp_path):
+def test_killed_at_twenty_random_moments_it_ends_in_the_same_weights(tmp_path, processes):
     def killed(directory: Path, moment: float) -> bool:
-        process = processes().Process(target=run, args=(directory, SEED, moment))
+        process = processes.Process(target=run, args=(directory, SEED, moment))
         process.start()
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
@@ -221,10 +228,10 @@ def run_and_die(directory: Path, calls: int) -> None:
     list(train(small(), Mixtures(), CONFIG, checkpoint=directory))
 
 
-def test_killed_in_any_part_of_a_save_there_is_a_whole_checkpoint(tmp_path):
+def test_killed_in_any_part_of_a_save_there_is_a_whole_checkpoint(tmp_path, processes):
     steps = []
     for calls in range(8, 18):  # all of the second save
-        process = processes().Process(target=run_and_die, args=(tmp_path / f"{calls}", calls))
+        process = processes.Process(target=run_and_die, args=(tmp_path / f"{calls}", calls))
         process.start()
         process.join()
         assert process.exitcode == -9

@@ -5,7 +5,7 @@ import re
 import sys
 import threading
 import time
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -58,11 +58,10 @@ def test_the_time_left_follows_from_the_speed():
 def test_tensorboard_and_wandb_hear_every_number(monkeypatch):
     told, flushed = [], []
     writer = SimpleNamespace(add_scalar=lambda *args: told.append(args), flush=lambda: flushed.append(len(told)))
-    board, cloud = ModuleType("torch.utils.tensorboard"), ModuleType("wandb")
-    board.SummaryWriter = lambda directory: told.append(directory) or writer
-    cloud.init = lambda **init: SimpleNamespace(log=lambda values, step: told.append((init, values, step)))
+    board = SimpleNamespace(SummaryWriter=lambda directory: told.append(directory) or writer)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
-    monkeypatch.setitem(sys.modules, "wandb", cloud)
+    cloud = SimpleNamespace(log=lambda values, step: told.append((values, step)))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **init: told.append(init) or cloud))
     _, second, last = train(small(), Mixtures(), TrainConfig(steps=3), logger=tensorboard("runs", every=2))
     heard = [(f"dictionary/{name}", value, n.step) for n in (second, last) for name, value in n.numbers().items()]
     assert told == ["runs", *heard]
@@ -73,8 +72,8 @@ def test_tensorboard_and_wandb_hear_every_number(monkeypatch):
     config = TrainConfig(steps=1)
     (steps,) = train_many({"a": small(), "b": small(1)}, Mixtures(), config, logger=wandb(every=1, project="p"))
     assert told == [
-        ({"project": "p"}, {f"{name}/{key}": value for key, value in step.numbers().items()}, 1)
-        for name, step in steps.items()
+        {"project": "p"},
+        *(({f"{name}/{key}": value for key, value in step.numbers().items()}, 1) for name, step in steps.items()),
     ]
 
 

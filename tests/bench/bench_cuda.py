@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from copy import deepcopy
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +74,11 @@ def compared(name: str) -> bool:
     off = max(off, abs(loss - loss_there) / abs(loss))
 
     left = {}
-    for where, precision in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "tf32"), ("cuda", "bf16")):
+    runs: list[tuple[str, Precision]] = [
+        ("cpu", "float32"),
+        *(("cuda", precision) for precision in get_args(Precision)),
+    ]
+    for where, precision in runs:
         dictionary = kind(32, 128, **options).to(where)
         config = TrainConfig(steps=300, lr=1e-2, dead_tokens=20_000, precision=precision)
         list(train(dictionary, mixtures(512), config))
@@ -124,7 +129,7 @@ def main() -> int:
     fine = [compared(name) for name in KINDS]
     print(f"a step at d {a.d}, features {a.features}, k {a.k}, batch {a.batch}:")
     for name in KINDS:
-        for precision in ("float32", "tf32", "bf16"):
+        for precision in get_args(Precision):
             speed(name, precision, a)
     return 0 if all(fine) else 1
 

@@ -128,12 +128,10 @@ class TrainingPanel(Panel):
         """Read what ``steps`` measured, and post it with its past."""
         last = next(iter(steps.values()))
         held = memory_in_use(self.training.device) / 2**30
-        together = {"rate": last.tokens_per_second, "memory": held, "left": last.seconds_left}
         share = last.step / last.steps
-        self._past[int(share * POINTS)] = (
-            share,
-            {name: step.numbers() for name, step in steps.items()} | {None: together},
-        )
+        read: dict[str | None, dict[str, float]] = {name: step.numbers() for name, step in steps.items()}
+        read[None] = {"rate": last.tokens_per_second, "memory": held, "left": last.seconds_left}
+        self._past[int(share * POINTS)] = share, read
         rows = [Row(name, [self._reading(name, *one) for one in OF_EACH]) for name in steps]
         count = f"Step {last.step:,} of {last.steps:,}"
         job.post(share, seen=Seen("", count, share, rows, [self._reading(None, *one) for one in OF_ALL]))
