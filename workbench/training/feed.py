@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from workbench.dictionaries.inputs import Batch
-from workbench.models import Site
 
 
 class Feed:
@@ -18,7 +17,7 @@ class Feed:
     beginning each time, and are drawn and dropped up to where they were.
     """
 
-    def __init__(self, batches: Iterable[Batch], sites: Collection[Site], device: torch.device) -> None:
+    def __init__(self, batches: Iterable[Batch], sites: Collection[Any], device: torch.device) -> None:
         self._batches: Any = batches
         self._sites, self._device = frozenset(sites), device
         self._keeps_place = hasattr(batches, "state_dict") and hasattr(batches, "load_state_dict")
