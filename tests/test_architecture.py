@@ -21,7 +21,7 @@ ALLOWED = {
     "steering": {"models"},
     "exercises": set(),
     "plots": set(),
-    "views": {"language", "models", "steering", "exercises"},
+    "views": {"language", "models", "training", "steering", "exercises"},
     "train_command": {"language", "models", "activations", "dictionaries", "training"},
     "__main__": {"stopping", "language", "models", "dictionaries", "train_command"},
 }

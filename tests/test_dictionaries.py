@@ -15,6 +15,7 @@ from workbench.dictionaries import Codes, TopK, fidelity, files, load_dictionary
 from workbench.models import Context, Site, edited, fingerprint
 
 SEEDS = (0, 1, 2)
+NONE = torch.zeros(0, dtype=torch.long)  # of the features is dead
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -116,7 +117,7 @@ def test_loss_and_gradients_are_those_of_the_dense_formulas(seed, n_dead):
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-4)):
         ours = dictionary.to(dtype)
         ours.zero_grad()
-        result = ours.loss(x.to(dtype), x.to(dtype), dead=dead)
+        result = ours.loss(x.to(dtype), x.to(dtype), dead=dead.nonzero().squeeze(1))
         result.total.backward()
         assert result.total.item() == pytest.approx(loss.item(), rel=tolerance)
         assert result.total.item() == pytest.approx(sum(part.item() for part in result.parts.values()))
@@ -155,7 +156,7 @@ def test_dead_features_get_a_gradient_into_the_encoder_however_deep_they_lie(dep
     dead = torch.arange(dictionary.n_features) < 8
     with torch.no_grad():
         dictionary.b_enc[dead] = -depth
-    dictionary.loss(x, x, dead=dead).parts["auxk"].backward()
+    dictionary.loss(x, x, dead=dead.nonzero().squeeze(1)).parts["auxk"].backward()
     assert (dictionary.W_enc.grad[dead].norm(dim=1) > 0).all()
     if depth > 10:  # silent everywhere: all there is to learn is to rise
         assert (dictionary.b_enc.grad[dead] < 0).all()
@@ -165,7 +166,7 @@ def test_dead_features_get_a_gradient_into_the_encoder_however_deep_they_lie(dep
 
 def test_the_decoder_moves_along_the_sphere():
     dictionary, x = made()
-    dictionary.loss(x, x, dead=torch.zeros(40, dtype=torch.bool)).total.backward()
+    dictionary.loss(x, x, dead=NONE).total.backward()
     assert torch.linalg.vecdot(dictionary.W_dec.grad, dictionary.W_dec).abs().max() < 1e-6
     with torch.no_grad():
         dictionary.W_dec -= 10 * dictionary.W_dec.grad
@@ -221,7 +222,7 @@ def test_a_transcoder_folds_too_and_reads_its_own_sites():
     assert x.shape == (200, 12)
     assert y.shape == (200, 9)
     assert torch.allclose(dictionary.folded()(x), dictionary(x), atol=1e-5)
-    loss = dictionary.loss(x, y, dead=torch.zeros(40, dtype=torch.bool))
+    loss = dictionary.loss(x, y, dead=NONE)
     assert loss.fvu.item() == pytest.approx(fidelity(dictionary, batch).fvu, rel=1e-4)
 
 

@@ -37,6 +37,8 @@ TRUE, D, K = 64, 32, 4
 
 SEED = random.randrange(2**20)
 
+NONE = torch.zeros(0, dtype=torch.long)  # of the features is dead
+
 
 @pytest.fixture(autouse=True)
 def _told():
@@ -122,10 +124,6 @@ def rough(name: str, seed: int, **more) -> tuple[Dictionary, Tensor]:
                     parameter.abs_()
     dictionary.after_step(30)
     return dictionary, x
-
-
-def none_dead(dictionary: Dictionary) -> Tensor:
-    return torch.zeros(dictionary.n_features, dtype=torch.bool)
 
 
 def test_every_architecture_that_can_be_loaded_is_tested():
@@ -276,7 +274,7 @@ def test_loss_and_gradients_are_those_of_the_formulas(name, n_dead):
     p = {key: value.detach().clone().requires_grad_() for key, value in dictionary.named_parameters()}
     expected = naive_loss(dictionary, p, x, dead)
     expected.backward()
-    loss = dictionary.loss(x, x, dead=dead)
+    loss = dictionary.loss(x, x, dead=dead.nonzero().squeeze(1))
     loss.total.backward()
     assert loss.total.item() == pytest.approx(expected.item(), rel=1e-10)
     assert loss.total.item() == pytest.approx(sum(part.item() for part in loss.parts.values()), rel=1e-10)
@@ -291,7 +289,7 @@ def test_loss_and_gradients_are_those_of_the_formulas(name, n_dead):
 @every
 def test_the_loss_reports_its_codes(name):
     dictionary, x = rough(name, SEED)
-    loss = dictionary.loss(x, x, dead=none_dead(dictionary))
+    loss = dictionary.loss(x, x, dead=NONE)
     dense = loss.codes.dense()
     assert torch.allclose(dense, dictionary.encode(x, training=True).dense(), rtol=1e-9)
     assert torch.equal(loss.fired, (dense != 0).any(0))
@@ -327,7 +325,7 @@ def test_dead_features_get_a_gradient_into_the_encoder_however_deep_they_lie(nam
     dead = torch.arange(dictionary.n_features) < 8
     with torch.no_grad():
         dictionary.b_enc[dead] = -depth
-    dictionary.loss(x, x, dead=dead).parts["auxk"].backward()
+    dictionary.loss(x, x, dead=dead.nonzero().squeeze(1)).parts["auxk"].backward()
     assert (dictionary.W_enc.grad[dead].norm(dim=1) > 0).all()
     assert dictionary.W_enc.grad[~dead].abs().max() == 0
     assert dictionary.W_dec.grad[~dead].abs().max() == 0
@@ -513,7 +511,7 @@ def test_masks_obey_their_budgets_exactly():
     assert ((topk.encode(x, training=True).dense() > 0).sum(1) <= K).all()
 
     mutual, x = rough("BatchTopK", SEED)
-    codes = mutual.loss(x, x, dead=none_dead(mutual)).codes
+    codes = mutual.loss(x, x, dead=NONE).codes
     assert int((codes.values > 0).sum()) <= K * len(x)
     folded = mutual.folded()
     z = torch.relu(x @ folded.W_enc.T + folded.b_enc)

@@ -12,8 +12,8 @@ import nbformat
 import pytest
 import torch
 from conftest import WORDS, tokens_of
+from rich.progress import Progress
 from safetensors import SafetensorError
-from tqdm import tqdm
 
 import workbench.__main__
 from workbench.__main__ import main
@@ -341,8 +341,8 @@ def test_train_writes_a_dictionary_that_loads_and_says_how_it_was_made(tmp_path,
     said = capsys.readouterr()
     assert "64 features at 1.resid_post" in said.out
     assert "rows are few" not in said.out
-    for bar in ("training text: 100%", "held-out text: 100%", "training: 100%"):
-        assert bar in said.err
+    for bar in ("training text", "held-out text", "training"):
+        assert re.search(rf"^{bar} +━+ +100% ", said.err, re.MULTILINE), bar
     assert load_dictionary(out).n_features == 64
     load_dictionary(out).check(load_model(given[1]))
     told = json.loads((out / "dictionary.json").read_text())["provenance"]
@@ -386,15 +386,16 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path, monkeypatch, 
     assert code_of("train", str(tmp_path / "whole"), *given) == 0
     out = tmp_path / "the out"
 
-    class Pressing(tqdm):
-        def update(self, n=1):
-            super().update(n)
-            if self.desc == where and self.n >= at:
-                signal.raise_signal(signal.SIGINT)
+    def pressing(bar, task, **told):
+        update(bar, task, **told)
+        if bar.tasks[task].description == where and bar.tasks[task].completed >= at:
+            signal.raise_signal(signal.SIGINT)
 
+    update = Progress.update
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr("workbench.train_command.tqdm", Pressing)
+        patch.setattr("workbench.training.bar.INTERVAL", 0)
+        patch.setattr(Progress, "update", pressing)
         assert code_of("train", str(out), *given) == 130
     *_, last = capsys.readouterr().err.splitlines()
     told = re.fullmatch(rf"Stopped; {words}.*\. Go on with:  (workbench train .*)", last)

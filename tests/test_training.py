@@ -2,10 +2,7 @@
 
 import json
 import os
-import random
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from workbench.activations import ActivationStore
-from workbench.dictionaries import TopK, fidelity, files, load_dictionary, save
+from workbench.dictionaries import Dictionary, TopK, fidelity, files, load_dictionary, save
 from workbench.models import Site
 from workbench.training import TrainConfig, Training, train
 
@@ -79,7 +76,7 @@ def uninterrupted() -> TopK:
     return dictionary
 
 
-def same(a: TopK, b: TopK) -> bool:
+def same(a: Dictionary, b: Dictionary) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
@@ -188,39 +185,6 @@ def test_a_random_state_used_by_the_batches_is_restored(tmp_path):
 
     trained(9, checkpoint=tmp_path)
     assert same(trained(24, checkpoint=tmp_path), trained(24))
-
-
-SCRIPT = """
-import sys
-import torch
-torch.set_num_threads(1)
-from test_training import SHORT, Mixtures, small
-from workbench.dictionaries import save
-from workbench.training import train
-
-dictionary = small()
-for step in train(dictionary, Mixtures(), SHORT, checkpoint=sys.argv[1]):
-    print(step.step, flush=True)
-save(dictionary, sys.argv[1] + "/final")
-"""
-
-
-def test_killed_at_any_moment_it_ends_in_the_same_weights(tmp_path, uninterrupted):
-    kills = sorted(random.sample(range(6, 23), 2))
-    first_steps = []
-    for kill in (*kills, None):
-        command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
-        lines = iter(process.stdout.readline, "")
-        first_steps.append(int(next(lines)))
-        if kill is not None:
-            next(line for line in lines if int(line) >= kill)
-            process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == (0 if kill is None else -signal.SIGKILL)
-    assert first_steps[0] == 1 < first_steps[1] <= first_steps[2], f"killed at {kills}"
-    save(uninterrupted, tmp_path / "whole")
-    assert same(*(load_dictionary(tmp_path / name) for name in ("final", "whole"))), f"killed at {kills}"
 
 
 def test_leaving_the_loop_saves_and_says_so(tmp_path, caplog):
@@ -364,7 +328,7 @@ def test_a_finished_training_takes_no_step_and_brings_its_weights(tmp_path, unin
 def test_a_checkpoint_is_safetensors_and_json(tmp_path):
     run_to_end(tmp_path)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
-    assert json.loads((tmp_path / "checkpoint.json").read_text())["config"]["steps"] == 24
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["dictionaries"]["dictionary"]["config"]["steps"] == 24
 
 
 # --- whose activations -------------------------------------------------------------------------------------------

@@ -12,14 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from workbench.activations import ActivationStore
 from workbench.dictionaries import TopK, fidelity, save
 from workbench.language import Documents, Language
 from workbench.models import Site, TransformerBridge, load_model
-from workbench.training import TrainConfig
+from workbench.training import TrainConfig, progress
 from workbench.training import train as start
+from workbench.training.bar import bar_of
 
 Draw = Callable[[], Documents | list[str]]
 
@@ -46,17 +46,15 @@ def train(given: argparse.Namespace) -> int:
     held_out = unseen.rows(slice(None)).acts
     dictionary = TopK(held_out[site].shape[1], given.features, k=given.k, sites_in=site, seed=given.seed)
     training = start(dictionary, store.batches([site], batch, given.seed), config, checkpoint=unfinished)
-    with closing(training), tqdm(total=given.steps, initial=training.step, desc="training", unit="step") as bar:
-        while (step := next(training, None)) is not None:
-            bar.update()
-            if step.step % 100 == 0:
-                bar.set_postfix_str(str(step))
+    with closing(training):
+        for _ in progress(training):
+            pass
     found = fidelity(dictionary, held_out)
     asked = [word for word in given.words[1:] if word != "--replace" and Path(word) != given.directory]
     dictionary.provenance |= {
         "command": shlex.join(["workbench", "train", "DIRECTORY", *asked]),
         "rows": {"train": len(store), "held_out": len(unseen)},
-        "training": asdict(config) | {"batch": batch},
+        "training": config.recipe() | {"batch": batch},
         "held_out": {key: round(value, 4) for key, value in asdict(found).items()},
     }
     save(dictionary, given.directory, dtype=torch.float16 if given.half else torch.float32)
@@ -105,14 +103,15 @@ def _texts(given: argparse.Namespace) -> dict[str, tuple[int, Draw]]:
 def _harvest(
     model: TransformerBridge, site: Site, what: str, count: int, draw: Draw, directory: Path
 ) -> ActivationStore:
-    with tqdm(total=count, desc=f"{what} text", unit="text") as bar:
+    with bar_of("texts") as bar:
+        task = bar.add_task(f"{what} text", total=count, told="")
         # A text longer than the context counts as often as it is cut.
         store = ActivationStore.collect(
             model,
             draw(),
             [site],
             directory=directory,
-            progress=lambda done, rows: bar.update(min(done, count) - bar.n),
+            progress=lambda done, rows: bar.update(task, completed=min(done, count)),
         )
-        bar.update(count - bar.n)
+        bar.update(task, completed=count)
     return store

@@ -8,7 +8,7 @@ import itertools
 import json
 
 import pytest
-from test_views import FOREIGN, columns_view, notes_view, prediction, steering, token_view
+from test_views import FOREIGN, columns_view, curves_view, notes_view, prediction, steering, token_view, training
 
 from e2e.conftest import Watched
 from workbench.views.columns import Column, ColumnsView, Shown
@@ -67,7 +67,7 @@ LEAST_CONTRAST = """(within) => {
     return least;
 }"""
 
-VIEWS = [token_view, columns_view, notes_view, steering, prediction]
+VIEWS = [token_view, columns_view, notes_view, steering, prediction, curves_view, training]
 
 
 @pytest.fixture(params=["light", "dark"])

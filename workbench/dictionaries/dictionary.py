@@ -91,9 +91,12 @@ class Dictionary(nn.Module, ABC):
         x: Float[Tensor, "batch d_in"],
         y: Float[Tensor, "batch d_out"],
         *,
-        dead: Bool[Tensor, " n_features"],
+        dead: Int[Tensor, " dead"],
     ) -> Loss:
-        """Return what a batch costs; ``dead`` marks the features that have been silent for too long."""
+        """Return what a batch costs; ``dead`` lists the features to revive.
+
+        By number and not as a mask, whose length would have to be asked of the device at every step.
+        """
 
     @abstractmethod
     def _activate(
@@ -104,6 +107,10 @@ class Dictionary(nn.Module, ABC):
     @abstractmethod
     def _fold_encoder(self) -> None:
         """Move the units of both sides into the encoder's weights."""
+
+    def neglected(self, silent: Bool[Tensor, " n_features"]) -> Bool[Tensor, " n_features"]:
+        """Return which features to revive, given which have been silent for too long: those."""
+        return silent
 
     def after_step(self, step: int) -> None:
         """Restore what optimiser step ``step`` may have broken, and move what follows a schedule."""

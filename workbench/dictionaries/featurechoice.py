@@ -108,13 +108,13 @@ class FeatureChoice(Dense):
         if not training:
             return torch.where(exceeds, z, 0)
         codes = torch.where(self.chosen(z), z.relu(), 0)
-        self.exceeding = exceeds.to(z.dtype).mean(0)
-        self.firing = (codes.detach() > 0).to(z.dtype).mean(0)
+        self.exceeding = exceeds.to(self.density.dtype).mean(0)
+        self.firing = (codes.detach() > 0).to(self.density.dtype).mean(0)
         return codes
 
     @override
-    def _auxk(self, u: Tensor, residual: Tensor, dead: Tensor, W_dec: Tensor) -> Tensor:
-        return super()._auxk(u, residual, dead | (self.density < self.frequency / 2), W_dec)
+    def neglected(self, silent: Bool[Tensor, " n_features"]) -> Bool[Tensor, " n_features"]:
+        return silent | (self.density < self.frequency / 2)
 
     @override
     @torch.no_grad()

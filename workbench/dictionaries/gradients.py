@@ -54,7 +54,7 @@ class _Jump(torch.autograd.Function):
         ctx.save_for_backward(z, threshold)
         ctx.bandwidth = bandwidth
         active = z > threshold
-        return torch.where(active, z, 0), active.sum(1).to(z.dtype).mean()
+        return torch.where(active, z, 0), active.sum(1).to(threshold.dtype).mean()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, grad_l0: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]

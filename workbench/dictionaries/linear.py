@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -37,7 +37,9 @@ class Linear(Dictionary, ABC):
     """A dictionary whose features are chosen by one product of the input.
 
     Decoder rows keep norm one. The encoder starts as the decoder's transpose, scaled so that the first
-    reconstructions have the best length. The loss is the mean squared error over ``d_out``, in training units,
+    reconstructions have the best length, and the decoder's bias at the mean of the sample, where training units have
+    their zero (Gao et al. 2024, who take the geometric median); their mean square is one as in Lieberum et al. (2024,
+    arXiv 2408.05147). The loss is the mean squared error over ``d_out``, in training units,
     plus the architecture's own parts, plus AuxK (Gao et al. 2024, arXiv 2406.04093): the dead features, a few
     at a time, rebuild what the living ones left over. Everything but TopK's ``k`` places is the same for all, so
     AuxK is everywhere, also where the papers have no revival.
@@ -99,7 +101,7 @@ class Linear(Dictionary, ABC):
         x: Float[Tensor, "batch d_in"],
         y: Float[Tensor, "batch d_out"],
         *,
-        dead: Bool[Tensor, " n_features"],
+        dead: Int[Tensor, " dead"],
     ) -> Loss:
         u = (x - self.centre_in) * self.scale_in
         v = u if y is x else (y - self.centre_out) * self.scale_out
@@ -117,18 +119,17 @@ class Linear(Dictionary, ABC):
 
     def _auxk(self, u: Tensor, residual: Tensor, dead: Tensor, W_dec: Tensor) -> Tensor:
         """Return the weighted error of the dead features' attempt at the residual, as a share of the residual."""
-        ids = dead.nonzero().squeeze(1)
-        if not len(ids):
+        if not len(dead):
             return residual.new_zeros(())
         # Dense over the dead alone: they are few, or soon will be.
-        z = torch.addmm(self.b_enc[ids], u, self.W_enc[ids].T)
+        z = torch.addmm(self.b_enc[dead], u, self.W_enc[dead].T)
         values = reachable_relu(z)
-        if len(ids) > self.revived:
+        if len(dead) > self.revived:
             chosen = sparse.largest(z.detach(), self.revived)[1]
             values = values * torch.zeros_like(z).scatter_(1, chosen, 1.0)
-        error = (residual - values @ W_dec[ids]).square().sum()
+        error = (residual - values @ W_dec[dead]).square().sum()
         # A few dead features cannot rebuild much, and are not pressed as hard as many.
-        weight = AUXK * min(1.0, len(ids) / self.revived)
+        weight = AUXK * min(1.0, len(dead) / self.revived)
         return weight * error / residual.square().sum().clamp_min(torch.finfo(residual.dtype).tiny)
 
     @override

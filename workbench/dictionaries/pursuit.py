@@ -6,7 +6,7 @@ from typing import Any, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -112,17 +112,16 @@ class MatchingPursuit(Dictionary):
         x: Float[Tensor, "batch d_in"],
         y: Float[Tensor, "batch d_out"],
         *,
-        dead: Bool[Tensor, " n_features"],
+        dead: Int[Tensor, " dead"],
     ) -> Loss:
         u = (x - self.centre_in) * self.scale_in
         W_dec = tangent(self.W_dec)
         values, indices, residual = self._pursue(u, W_dec)
         parts = {"reconstruction": residual.square().mean(), "auxk": residual.new_zeros(())}
-        ids = dead.nonzero().squeeze(1)
-        if len(ids):
+        if len(dead):
             left = residual.detach()
-            z, best = (left @ W_dec[ids].T).max(1, keepdim=True)
-            error = (left - reachable_relu(z) * W_dec[ids[best[:, 0]]]).square().sum()
+            z, best = (left @ W_dec[dead].T).max(1, keepdim=True)
+            error = (left - reachable_relu(z) * W_dec[dead[best[:, 0]]]).square().sum()
             parts["auxk"] = AUXK * error / left.square().sum().clamp_min(torch.finfo(left.dtype).tiny)
         codes = Codes(values.detach() / self.scale_out, indices, self.n_features)
         return Loss(torch.stack([*parts.values()]).sum(), parts, codes, codes.fired, unexplained(residual, u))

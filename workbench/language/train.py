@@ -23,10 +23,11 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from workbench.language.exam import Exam, examine, peculiarities
 from workbench.language.language import Language
@@ -309,15 +310,16 @@ def take_steps(run: Run, every: int) -> None:
     stop = threading.Event()
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     try:
-        with tqdm(total=run.recipe.steps, initial=run.step, unit="step") as bar:
+        with Progress() as bar:
+            task = bar.add_task("training", total=run.recipe.steps, completed=run.step)
             if run.step == 0:
                 run.keep()
             for loss in run.losses():
-                bar.update()
+                bar.advance(task)
                 if run.step in kept(run.recipe):
                     run.keep()
                 if run.step % 20 == 0:
-                    bar.set_postfix(loss=f"{loss:.3f}")
+                    bar.update(task, description=f"loss {loss:.3f}")
                 if run.step % every == 0 or run.step == run.recipe.steps or stop.is_set():
                     run.save()
                 if stop.is_set():
@@ -339,10 +341,9 @@ def finish(run: Run, documents: int, started: float) -> None:
     exam = examine(predict, language, language.documents(documents, split="test", seed=12345))
     shown = peculiarities(predict, language, seed=12345)
     write(run, exam, shown, time.monotonic() - started)
-    tqdm.write(f"KL(oracle ‖ model) = {exam.kl:.4f} nats per token; entropy {exam.entropy:.3f}")
-    tqdm.write(exam.families.to_string(index=False))
-    tqdm.write(exam.slots.to_string(index=False))
-    tqdm.write(shown.to_string(index=False))
+    tables = (table.to_string(index=False) for table in (exam.families, exam.slots, shown))
+    told = f"KL(oracle ‖ model) = {exam.kl:.4f} nats per token; entropy {exam.entropy:.3f}"
+    Console().out(told, *tables, sep="\n")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,6 +13,8 @@ notebook, as a JSON snapshot, and as one HTML file that works offline.
 ``columns``        ``ColumnsView``: texts side by side, each with its count
 ``comparison``     the engine of the steering panel
 ``steering``       ``steering_panel``: steered, unsteered and random-direction text, streaming
+``curves``         ``CurvesView``: numbers with the curves of how they came there
+``training``       ``training_panel``: a training, live, with pause, resume and cancel
 ``notes``          ``NotesView``: short marked paragraphs
 ``exercise``       ``predict``: commit a guess, then see the answer
 =================  ==================================================================================
