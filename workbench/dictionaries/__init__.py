@@ -19,6 +19,7 @@ Knows activations and their sites; knows no language model and no training loop.
 ``splice``         a dictionary in a running model
 ``fidelity``       how much it keeps, and at what cost
 ``storage``        save and load; ``files``: a manifest and its tensors, atomically
+``formats``        the files of SAELens, sparsify, dictionary_learning and Gemma Scope
 =================  ==================================================================================
 
 Axes: ``batch d_in`` (several sites: ``batch site d_in``), ``batch k`` for codes, ``n_features d_out`` for
@@ -30,6 +31,7 @@ from workbench.dictionaries.codes import Codes
 from workbench.dictionaries.dictionary import Dictionary, Loss
 from workbench.dictionaries.featurechoice import FeatureChoice
 from workbench.dictionaries.fidelity import Fidelity, fidelity
+from workbench.dictionaries.formats import export
 from workbench.dictionaries.gated import Gated
 from workbench.dictionaries.jumprelu import JumpReLU
 from workbench.dictionaries.matryoshka import Matryoshka
@@ -52,6 +54,7 @@ __all__ = [
     "Matryoshka",
     "ReLU",
     "TopK",
+    "export",
     "fidelity",
     "load_dictionary",
     "save",

@@ -82,6 +82,7 @@ class Training:
                 f"This dictionary was trained on a model with fingerprint {known}, and these batches come from "
                 f"another, {given}; harvest from that model, or train a new dictionary."
             )
+        dictionary.check_training()
         # The gradients of rare features are tiny; the usual eps of 1e-8 would hold them back (Gao et al. 2024).
         self._adam = torch.optim.Adam(dictionary.parameters(), eps=6.25e-10, fused=True)
         self._silent = torch.zeros(dictionary.n_features, dtype=torch.long, device=dictionary.W_dec.device)
