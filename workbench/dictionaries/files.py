@@ -34,10 +34,10 @@ def write(directory: Path, name: str, manifest: dict[str, Any], tensors: dict[st
             part.chmod(mode)  # safetensors makes files that only their owner can read
             digest = _digest(part)
             weights = directory / f"{name}-{digest[:12]}.safetensors"
-            settle(part, weights)
+            _settle(part, weights)
             entry = {"format": FORMAT, **manifest, "tensors": weights.name, "sha256": digest}
             part.write_text(json.dumps(entry, indent=1))
-            settle(part, path)
+            _settle(part, path)
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -87,7 +87,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def settle(part: Path, path: Path) -> None:
+def _settle(part: Path, path: Path) -> None:
     """Rename, once the content has reached the disk: a power cut must not leave a name without content."""
     with part.open("rb") as file:
         os.fsync(file.fileno())

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 
-from workbench.dictionaries import files, formats
+from workbench.dictionaries import files
 from workbench.dictionaries.batchtopk import BatchTopK
 from workbench.dictionaries.dictionary import Dictionary
 from workbench.dictionaries.featurechoice import FeatureChoice
-from workbench.dictionaries.formats import hub
 from workbench.dictionaries.gated import Gated
 from workbench.dictionaries.jumprelu import JumpReLU
 from workbench.dictionaries.matryoshka import Matryoshka
@@ -54,24 +53,8 @@ def save(dictionary: Dictionary, directory: str | Path, *, dtype: torch.dtype = 
     files.write(Path(directory), NAME, manifest, tensors)
 
 
-def load_dictionary(name_or_path: str | Path = "tiny") -> Dictionary:
-    """Return a dictionary in float32 whose parameters take no gradient.
-
-    Args:
-        name_or_path: The shipped one (``"tiny"``); a directory that ``save`` wrote, or SAELens, sparsify or
-            dictionary_learning, or one of Gemma Scope, see ``formats``; or such a folder on the Hugging Face hub,
-            ``"owner/repository/folder"``, which is downloaded once. A ``Path`` never touches the network.
-    """
-    directory = _located(name_or_path)
-    if not (directory / f"{NAME}.json").is_file():
-        foreign = formats.read(directory)
-        if foreign is not None:
-            return foreign
-        none = f"holds none of {NAME}.json, {', '.join(formats.READERS)}"
-        raise ValueError(
-            f"'{directory}' {none if directory.is_dir() else 'is not a directory'}; give \"tiny\", a directory of "
-            "workbench, SAELens, sparsify, dictionary_learning or Gemma Scope, or owner/repository/folder on the hub."
-        )
+def read(directory: Path) -> Dictionary:
+    """Return what ``save`` wrote, in float32 and with parameters that take no gradient."""
     manifest, tensors = files.read(directory, NAME)
     dictionary = _empty(manifest, directory)
     shapes = {key: tensor.shape for key, tensor in dictionary.state_dict().items() if key not in UNITS}
@@ -81,16 +64,6 @@ def load_dictionary(name_or_path: str | Path = "tiny") -> Dictionary:
     dictionary.initialised.fill_(True)
     dictionary.provenance = manifest.get("provenance", {})
     return dictionary.requires_grad_(False)
-
-
-def _located(name: str | Path) -> Path:
-    if name == "tiny":
-        return PRETRAINED / NAME
-    path = Path(name).expanduser()
-    if isinstance(name, Path) or path.exists() or name.startswith((".", "/", "~")) or "/" not in name:
-        return path
-    marks = (f"{NAME}.json", *formats.READERS)
-    return hub.downloaded(name, marks, (*formats.CONFIGS, f"{NAME}-*.safetensors"))
 
 
 def _empty(manifest: dict[str, Any], directory: Path) -> Dictionary:

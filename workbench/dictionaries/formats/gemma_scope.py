@@ -79,4 +79,5 @@ def _jumprelu(path: Path, tensors: dict[str, Tensor], told: dict[str, Any], conf
     tensors = {re.sub("^w_", "W_", key): tensor for key, tensor in tensors.items()}
     told["d_in"], told["n_features"] = tensors["W_enc"].shape
     told |= {"d_out": tensors["W_dec"].shape[-1], "provenance": {"format": "gemma_scope", "config": config}}
-    return weights.assembled(path, JumpReLU, NAMES, tensors, told)
+    names = NAMES | ({"affine_skip_connection": f"{weights.SKIP}.T"} if config.get("affine_connection") else {})
+    return weights.assembled(path, JumpReLU, names, tensors, told)

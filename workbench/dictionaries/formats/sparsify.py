@@ -1,13 +1,12 @@
 """EleutherAI's sparsify: ``cfg.json`` and ``sae.safetensors`` in a folder named after the module that is read.
 
-Its one architecture of ours is TopK. An autoencoder subtracts ``b_dec`` from its input, a transcoder does not.
+Its one architecture of ours is TopK. An autoencoder subtracts ``b_dec`` from its input, a transcoder does not. Where a
+model normalises what its MLPs write, the module ``mlp`` is another place than ``mlp_out``.
 """
 
 import json
 import re
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 
@@ -23,33 +22,28 @@ NAMES = {"encoder.weight": "W_enc", "encoder.bias": "b_enc", "W_dec": "W_dec", "
 
 def read(directory: Path) -> Dictionary:
     """Return the dictionary that sparsify wrote."""
-    path = directory / CONFIG
-    config = weights.json_of(path)
+    config = weights.json_of(directory / CONFIG)
     activation = "signed" if config.get("signed") else config.get("activation", "topk")
     if activation != "topk":
-        raise ValueError(f"'{path}' has activation {activation!r}; of sparsify's, this workbench reads 'topk'.")
+        raise ValueError(
+            f"'{directory / CONFIG}' has activation {activation!r}; of sparsify's, this workbench reads 'topk'."
+        )
     d, transcodes = config["d_in"], config.get("transcode", False)
-    told: dict[str, Any] = {
+    n_features = config.get("num_latents") or d * config["expansion_factor"]
+    told = {
         "d_in": d,
-        "n_features": config.get("num_latents") or d * config["expansion_factor"],
+        "n_features": n_features,
         "k": config["k"],
         "subtracts": not transcodes,
         "transcodes": transcodes,
     }
-    told |= weights.origin(config, "sparsify", *_sites(directory.name, transcodes))
-    tensors = weights.safetensors_of(directory / WEIGHTS)
-    return weights.assembled(directory / WEIGHTS, TopK, NAMES, tensors, told)
-
-
-def _sites(module: str, transcodes: bool) -> tuple[tuple[Site, ...], tuple[Site, ...] | None]:
-    """Return what the module's name says; in a model that normalises what its MLPs write, ``mlp`` means another."""
-    found = re.fullmatch(r"(?:\w+\.)*(?:layers|h)\.(\d+)(\.mlp)?", module)
-    if found is None:
-        return (), None
-    layer, stream = int(found[1]), "mlp_out" if found[2] else "resid_post"
-    if transcodes:
-        return (Site(layer, "mlp_in" if found[2] else "resid_pre"),), (Site(layer, stream),)
-    return (Site(layer, stream),), None
+    sites = [(), ()]
+    if module := re.fullmatch(r"(?:\w+\.)*(?:layers|h)\.(\d+)(\.mlp)?", directory.name):
+        streams = ("mlp_in", "mlp_out") if module[2] else ("resid_pre", "resid_post")
+        sites = [(Site(int(module[1]), stream),) for stream in streams]
+    told |= weights.origin(config, "sparsify", *(sites if transcodes else sites[1:]))
+    names = NAMES | ({"W_skip": weights.SKIP} if config.get("skip_connection") else {})
+    return weights.assembled(directory / WEIGHTS, TopK, names, weights.safetensors_of(directory / WEIGHTS), told)
 
 
 def write(dictionary: Dictionary, directory: Path) -> None:
@@ -59,17 +53,9 @@ def write(dictionary: Dictionary, directory: Path) -> None:
             "sparsify has nothing but rectified TopK with as many outputs as inputs, and so nothing that computes what "
             f"{dictionary!r} does; save it as it is."
         )
-    config = weights.known(dictionary, "sparsify") | {
-        "activation": "topk",
-        "num_latents": dictionary.n_features,
-        "k": dictionary.k,
-        "transcode": not dictionary.autoencodes,
-        "skip_connection": False,
-        "d_in": dictionary.d_in,
-        "workbench": weights.note(dictionary),
-    }
-    tensors = weights.disassembled(dictionary, NAMES, subtracts=dictionary.autoencodes)
-    weights.place(
-        directory,
-        {WEIGHTS: partial(save_file, tensors), CONFIG: lambda path: path.write_text(json.dumps(config, indent=1))},
-    )
+    own = {"activation": "topk", "num_latents": dictionary.n_features, "k": dictionary.k, "d_in": dictionary.d_in}
+    skips = getattr(dictionary, weights.SKIP, None) is not None
+    own |= {"transcode": not dictionary.autoencodes, "skip_connection": skips}
+    names = NAMES | ({"W_skip": weights.SKIP} if skips else {})
+    save_file(weights.disassembled(dictionary, names, subtracts=dictionary.autoencodes), directory / WEIGHTS)
+    (directory / CONFIG).write_text(json.dumps(weights.noted(dictionary, "sparsify", own), indent=1))
