@@ -66,7 +66,8 @@ class JumpReLU(Penalised):
     @torch.no_grad()
     def initialise(self, sample: Batch) -> None:
         super().initialise(sample)
-        self.threshold.fill_(self.cutoff(sample, self.l0 or 1))
+        if self.l0 is not None:
+            self.threshold.fill_(self.cutoff(sample, self.l0))
 
     @override
     def check_training(self) -> None:

@@ -58,7 +58,7 @@ def load_dictionary(name_or_path: str | Path = "tiny") -> Dictionary:
                 return read(directory)
             except (KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
-                    f"'{directory / mark}' comes with a config that describes no dictionary ({error!r}); copy or "
+                    f"'{directory / mark}' and the config beside it do not describe a dictionary ({error!r}); copy or "
                     "download both again."
                 ) from None
     none = f"holds none of {', '.join(READERS)}" if directory.is_dir() else "is not a directory"

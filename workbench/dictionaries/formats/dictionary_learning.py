@@ -39,7 +39,7 @@ WRITTEN = {kind: name for name, (kind, _) in NAMES.items()} | {"FeatureChoice": 
 
 def read(directory: Path) -> Dictionary:
     """Return the dictionary that dictionary_learning wrote."""
-    config, tensors = weights.json_of(directory / CONFIG), _state(directory / WEIGHTS)
+    config, tensors = weights.config_of(directory / CONFIG), weights.opened(directory / WEIGHTS, _state)
     trainer = config["trainer"]
     if (name := trainer["dict_class"]) not in NAMES:
         raise ValueError(
@@ -62,27 +62,14 @@ def read(directory: Path) -> Dictionary:
         )
     if kind == "TopK":
         tensors.pop("threshold", None)
-    if trainer.get("k", told.get("k")) != told.get("k"):
-        raise ValueError(
-            f"'{directory / CONFIG}' says k={trainer['k']}, but '{WEIGHTS}' {told.get('k')}; copy both of one "
-            "dictionary."
-        )
     found = re.fullmatch(r"resid_post_layer_(\d+)", str(trainer.get("submodule_name")))
     told |= weights.origin(config, "dictionary_learning", (Site(int(found[1])),) if found else ())
     return weights.assembled(directory / WEIGHTS, ARCHITECTURES[kind], names, tensors, told)
 
 
 def _state(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-            raise TypeError("not only tensors")
-    except Exception as error:  # what a spoilt pickle raises is of a dozen types
-        raise ValueError(
-            f"'{path}' is truncated, corrupt, or holds more than tensors by name, which is not run "
-            f"({type(error).__name__}); copy or download it again."
-        ) from None
-    return dict(state)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {key: tensor.detach() for key, tensor in state.items()}
 
 
 def write(dictionary: Dictionary, directory: Path) -> None:
@@ -92,11 +79,7 @@ def write(dictionary: Dictionary, directory: Path) -> None:
     if name is None or not options.get("relu", True) or not dictionary.autoencodes:
         raise ValueError(f"dictionary_learning has no class that computes what {dictionary!r} does; save it as it is.")
     state = weights.disassembled(dictionary, NAMES[name][1], subtracts=name != "JumpReluAutoEncoder")
-    trainer: dict[str, Any] = {
-        "dict_class": name,
-        "activation_dim": dictionary.d_in,
-        "dict_size": dictionary.n_features,
-    }
+    trainer = {"dict_class": name, "activation_dim": dictionary.d_in, "dict_size": dictionary.n_features}
     if kind in ("TopK", "BatchTopK", "Matryoshka"):
         trainer["k"] = options["k"]
         state["k"] = torch.tensor(options["k"], dtype=torch.int32)
@@ -104,6 +87,7 @@ def write(dictionary: Dictionary, directory: Path) -> None:
         state["threshold"] = torch.tensor(-1.0)  # which means that there is none
     if kind == "Matryoshka":
         state["group_sizes"] = torch.tensor([0, *options["prefixes"]]).diff()
-    config = weights.noted(dictionary, "dictionary_learning", {"trainer": trainer})
+    kept = dictionary.provenance.get("config", {}).get("trainer", {})
+    config = weights.noted(dictionary, "dictionary_learning", {"trainer": kept | trainer})
     torch.save(state, directory / WEIGHTS)
     (directory / CONFIG).write_text(json.dumps({"buffer": {}} | config, indent=1))

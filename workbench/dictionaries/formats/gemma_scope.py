@@ -3,8 +3,8 @@
 The first is ``params.npz``, and all else is in its path, of which the name of the repository must be part:
 ``gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82``. The second is ``params.safetensors`` and ``config.json``.
 
-The transcoders of the first read what the MLP reads, before the gain of its norm: no site, so none is named; multiply
-``W_enc`` by the inverse of that gain to read ``mlp_in``. Those of the second read ``mlp_in``. Crosscoders and
+The transcoders of the first read what the MLP reads, but before the gain of its norm: no site, so none is named; with
+the columns of ``W_enc`` divided by that gain they would read ``mlp_in``, as those of the second do. Crosscoders and
 cross-layer transcoders are refused.
 """
 
@@ -40,33 +40,34 @@ STREAMS: dict[str, Stream] = {
 def read_first(directory: Path) -> Dictionary:
     """Return a dictionary of Gemma Scope 1."""
     path = directory / FIRST
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            tensors = {key: torch.from_numpy(arrays[key]) for key in arrays}
-    except Exception as error:  # of a spoilt archive: of half a dozen types
-        raise ValueError(f"'{path}' is truncated or corrupt ({error}); copy or download it again.") from None
+    tensors = weights.opened(path, _arrays)
     place = directory.absolute().as_posix()
     layer, l0 = (re.search(rf"/{part}_(\d+)", place) for part in ("layer", "average_l0"))
     repository = re.search(r"gemma-scope-\w+-\w+-(res|att|mlp|transcoders)\b", place)
     site = (Site(int(layer[1]), STREAMS.get(repository[1], "mlp_out")),) if layer and repository else ()
-    told = {"sites_in": site, "sites_out": site, "l0": int(l0[1]) if l0 else None}
-    if repository and repository[1] == "transcoders":
-        told["sites_in"] = ()
+    transcodes = repository is not None and repository[1] == "transcoders"
+    told = {"sites_out": site, "l0": int(l0[1]) if l0 else None, "transcodes": transcodes}
+    told["sites_in"] = () if transcodes else site
     return _jumprelu(path, tensors, told, {"path": place})
+
+
+def _arrays(path: Path) -> dict[str, Tensor]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays}
 
 
 def read_second(directory: Path) -> Dictionary:
     """Return a dictionary of Gemma Scope 2."""
     path = directory / SECOND
-    config, tensors = weights.json_of(directory / CONFIG), weights.safetensors_of(path)
+    config, tensors = weights.config_of(directory / CONFIG), weights.safetensors_of(path)
     if config["architecture"] != "jump_relu":
         raise ValueError(
             f"'{directory / CONFIG}' is of architecture {config['architecture']!r}; of Gemma Scope's, this workbench "
             "reads 'jump_relu'."
         )
-    points = [config.get(f"hf_hook_point_{side}") for side in ("in", "out")]
-    told = {"sites_in": _sites(points[0]), "l0": None, "transcodes": points[1] not in (None, points[0])}
-    told["sites_out"] = _sites(points[1]) if told["transcodes"] else told["sites_in"]
+    read, written = (config.get(f"hf_hook_point_{side}") for side in ("in", "out"))
+    told = {"l0": None, "transcodes": written not in (None, read)}
+    told |= {"sites_in": _sites(read), "sites_out": _sites(written or read)}
     return _jumprelu(path, tensors, told, config)
 
 

@@ -44,7 +44,7 @@ WRITTEN = {"ReLU": "standard", "TopK": "topk", "Gated": "gated"} | dict.fromkeys
 def read(directory: Path) -> Dictionary:
     """Return the dictionary that SAELens wrote."""
     path = directory / CONFIG
-    config = _current(weights.json_of(path), path)
+    config = _current(weights.config_of(path), path)
     architecture, metadata = str(config["architecture"]), config["metadata"]
     if architecture not in NAMES:
         raise ValueError(

@@ -22,7 +22,7 @@ NAMES = {"encoder.weight": "W_enc", "encoder.bias": "b_enc", "W_dec": "W_dec", "
 
 def read(directory: Path) -> Dictionary:
     """Return the dictionary that sparsify wrote."""
-    config = weights.json_of(directory / CONFIG)
+    config = weights.config_of(directory / CONFIG)
     activation = "signed" if config.get("signed") else config.get("activation", "topk")
     if activation != "topk":
         raise ValueError(
@@ -30,13 +30,8 @@ def read(directory: Path) -> Dictionary:
         )
     d, transcodes = config["d_in"], config.get("transcode", False)
     n_features = config.get("num_latents") or d * config["expansion_factor"]
-    told = {
-        "d_in": d,
-        "n_features": n_features,
-        "k": config["k"],
-        "subtracts": not transcodes,
-        "transcodes": transcodes,
-    }
+    told = {"d_in": d, "n_features": n_features, "k": config["k"]}
+    told |= {"subtracts": not transcodes, "transcodes": transcodes}
     sites = [(), ()]
     if module := re.fullmatch(r"(?:\w+\.)*(?:layers|h)\.(\d+)(\.mlp)?", directory.name):
         streams = ("mlp_in", "mlp_out") if module[2] else ("resid_pre", "resid_post")

@@ -9,15 +9,16 @@ import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from workbench.dictionaries.dictionary import Dictionary
 from workbench.models import Site, Stream
+
+T = TypeVar("T")
 
 Names = Mapping[str, str]
 """Their name of an array → ours, with ``.T`` behind it if theirs is transposed."""
@@ -117,20 +118,22 @@ def noted(dictionary: Dictionary, form: str, config: dict[str, Any]) -> dict[str
     return kept | config | {"workbench": {**sites, "provenance": source}}
 
 
-def json_of(path: Path) -> dict[str, Any]:
-    """Return the config in a JSON file."""
+def opened(path: Path, read: Callable[[Path], T]) -> T:
+    """Return what ``read`` makes of a file, or say that it is spoilt."""
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"'{path}' is missing, truncated or no JSON ({error}); copy or download it again.") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"'{path}' holds {type(config).__name__}, not a config; copy or download it again.")
-    return config
+        return read(path)
+    except Exception as error:  # readers raise a dozen types, and some of their texts advise to trust the file
+        raise ValueError(
+            f"'{path}' is missing, truncated, corrupt, or holds more than numbers, which is not run "
+            f"({type(error).__name__}); copy or download it again."
+        ) from None
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """Return the config in a JSON file."""
+    return opened(path, lambda path: dict(json.loads(path.read_text())))
 
 
 def safetensors_of(path: Path) -> dict[str, Tensor]:
     """Return the arrays in a safetensors file."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"'{path}' is truncated or corrupt ({error}); copy or download it again.") from None
+    return opened(path, load_file)
