@@ -346,7 +346,7 @@ def test_the_figures_of_a_downloaded_dictionary_are_those_of_the_formulas(
 ):
     directory = tmp_path / repository / "layer_1" / "width_64" / "average_l0_9"
     params = scope(directory, d=D_MODEL, n=64)
-    words = [WORDS[i] for i in torch.randint(len(WORDS), (500,)).tolist()]
+    words = [WORDS[i - 3] for i in tokens_of(1, 500)[0, 1:].tolist()]
     (tmp_path / "text.txt").write_text(" ".join(words))
     given = [tmp_path / "text.txt", "--model", model_directories["gemma2"], "--dictionary", directory, "--tokens", 240]
     measured = bench_gemma_scope().main([*map(str, given), "--device", "cpu", "--fvu", "0.25"])
