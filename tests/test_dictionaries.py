@@ -436,9 +436,9 @@ def edit_manifest(path, **changes):
 
 
 def test_a_missing_directory_or_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere' is not a directory; give \"tiny\" or a directory"):
+    with pytest.raises(ValueError, match=r"nowhere' is not a directory; give \"tiny\", a directory"):
         load_dictionary(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"holds no dictionary.json; give \"tiny\""):
+    with pytest.raises(ValueError, match=r"holds none of dictionary.json, sae_weights.*; give \"tiny\""):
         load_dictionary(tmp_path)
     _, tensors = saved(tmp_path)
     tensors.unlink()

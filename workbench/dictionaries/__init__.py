@@ -18,7 +18,8 @@ Knows activations and their sites; knows no language model and no training loop.
 ``inputs``         from a batch to the tensors a dictionary takes
 ``splice``         a dictionary in a running model
 ``fidelity``       how much it keeps, and at what cost
-``storage``        save and load; ``files``: a manifest and its tensors, atomically
+``storage``        ours on disk; ``files``: a manifest and its tensors, atomically
+``formats``        load, from our files and from those of SAELens, sparsify, dictionary_learning and Gemma Scope; export
 =================  ==================================================================================
 
 Axes: ``batch d_in`` (several sites: ``batch site d_in``), ``batch k`` for codes, ``n_features d_out`` for
@@ -30,13 +31,14 @@ from workbench.dictionaries.codes import Codes
 from workbench.dictionaries.dictionary import Dictionary, Loss
 from workbench.dictionaries.featurechoice import FeatureChoice
 from workbench.dictionaries.fidelity import Fidelity, fidelity
+from workbench.dictionaries.formats import export, load_dictionary
 from workbench.dictionaries.gated import Gated
 from workbench.dictionaries.jumprelu import JumpReLU
 from workbench.dictionaries.matryoshka import Matryoshka
 from workbench.dictionaries.pursuit import MatchingPursuit
 from workbench.dictionaries.relu import ReLU
 from workbench.dictionaries.splice import splice
-from workbench.dictionaries.storage import load_dictionary, save
+from workbench.dictionaries.storage import save
 from workbench.dictionaries.topk import TopK
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "Matryoshka",
     "ReLU",
     "TopK",
+    "export",
     "fidelity",
     "load_dictionary",
     "save",

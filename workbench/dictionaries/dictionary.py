@@ -166,6 +166,15 @@ class Dictionary(nn.Module, ABC):
         for site in (*self.sites_in, *self.sites_out):
             hook_point(model, site)
 
+    def check_training(self) -> None:
+        """Raise if training would begin by changing what this computes: it keeps rows of ``W_dec`` at length one."""
+        lengths = torch.linalg.vector_norm(self.W_dec.detach().flatten(1), dim=1)
+        if (lengths - 1).abs().max() > 0.01:  # half precision on disk leaves less
+            raise ValueError(
+                f"The rows of W_dec have lengths from {lengths.min():.3g} to {lengths.max():.3g}, and training would "
+                "make them 1, which changes what this dictionary computes; train a new one."
+            )
+
     @torch.no_grad()
     def initialise(self, sample: Batch) -> None:
         """Measure centre and scale on a sample of activations: some thousands, spread over the data."""

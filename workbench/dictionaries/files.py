@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,31 @@ def write(directory: Path, name: str, manifest: dict[str, Any], tensors: dict[st
     path = directory / f"{name}.json"
     part = directory / f".{name}.part"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        mode = part.stat().st_mode
-        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, part)
-        part.chmod(mode)  # safetensors makes files that only their owner can read
-        digest = _digest(part)
-        weights = directory / f"{name}-{digest[:12]}.safetensors"
-        _settle(part, weights)
-        part.write_text(json.dumps({"format": FORMAT, **manifest, "tensors": weights.name, "sha256": digest}, indent=1))
-        _settle(part, path)
+        with explained(path):
+            directory.mkdir(parents=True, exist_ok=True)
+            part.touch()
+            mode = part.stat().st_mode
+            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, part)
+            part.chmod(mode)  # safetensors makes files that only their owner can read
+            digest = _digest(part)
+            weights = directory / f"{name}-{digest[:12]}.safetensors"
+            _settle(part, weights)
+            entry = {"format": FORMAT, **manifest, "tensors": weights.name, "sha256": digest}
+            part.write_text(json.dumps(entry, indent=1))
+            _settle(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+    for old in directory.glob(f"{name}-{'[0-9a-f]' * 12}.safetensors"):
+        if old != weights:
+            old.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say of a write to ``path`` that fails what failed, and what is left."""
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         told = re.search(r"os error (\d+)", str(error))  # all that safetensors says of a full disk
         number = error.errno if isinstance(error, OSError) else told and int(told[1])
@@ -44,12 +60,6 @@ def write(directory: Path, name: str, manifest: dict[str, Any], tensors: dict[st
         raise OSError(
             number, f"'{path}' could not be written ({os.strerror(number)}); {left}. Mend that, or save elsewhere."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
-    for old in directory.glob(f"{name}-{'[0-9a-f]' * 12}.safetensors"):
-        if old != weights:
-            old.unlink(missing_ok=True)
 
 
 def read(directory: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

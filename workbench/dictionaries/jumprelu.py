@@ -26,7 +26,8 @@ class JumpReLU(Penalised):
     Args:
         d_in: Width of the activations read.
         n_features: How many features.
-        l0: How many features should be active on an activation, on average.
+        l0: How many features should be active on an activation, on average. None is for one that is only
+            read with: files of other packages do not tell it.
         weight: Price of being twice as many, where leaving out the whole input costs 1.
         bandwidth: Width of the kernel in training units, in which coordinates have mean square one. The paper's
             0.001 is in units of the mean length: 0.05 at a width of 2304.
@@ -42,17 +43,17 @@ class JumpReLU(Penalised):
         d_in: int,
         n_features: int,
         *,
-        l0: float | int,
+        l0: float | int | None,
         weight: float = 1.0,
         bandwidth: float = 0.05,
         warmup: int = 1000,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(d_in, n_features, warmup=warmup, **shared)
-        if not 0 < l0 <= n_features:
+        if l0 is not None and not 0 < l0 <= n_features:
             raise ValueError(f"l0 must lie above 0 and at most at {n_features} (n_features), got {l0}.")
         self.l0, self.weight, self.bandwidth = l0, positive("weight", weight), positive("bandwidth", bandwidth)
-        self.revived = max(1, round(l0))
+        self.revived = max(1, round(l0 or 0))
         self.threshold = nn.Parameter(torch.zeros(n_features))
         """[n_features], in the unit of the codes; never negative."""
 
@@ -65,7 +66,14 @@ class JumpReLU(Penalised):
     @torch.no_grad()
     def initialise(self, sample: Batch) -> None:
         super().initialise(sample)
-        self.threshold.fill_(self.cutoff(sample, self.l0))
+        if self.l0 is not None:
+            self.threshold.fill_(self.cutoff(sample, self.l0))
+
+    @override
+    def check_training(self) -> None:
+        super().check_training()
+        if self.l0 is None:
+            raise ValueError("This JumpReLU has no l0 to aim at; set its l0 to how many features should be active.")
 
     def _jump(self, u: Tensor) -> tuple[Tensor, Tensor]:
         return jump(u @ self.W_enc.T + self.b_enc, self.threshold, self.bandwidth)
@@ -87,5 +95,6 @@ class JumpReLU(Penalised):
 
     @override
     def _charged(self, u: Tensor, v: Tensor, W_dec: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        assert self.l0 is not None
         dense, l0 = self._jump(u)
         return dense, {"l0": self.risen * self.weight * (l0 / self.l0 - 1).square()}

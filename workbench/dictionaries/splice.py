@@ -42,11 +42,11 @@ def splice(
                 f"This dictionary belongs at {named(dictionary.sites_in)}, but was put at '{context.site}'; put it at "
                 "its own site, or write an edit that encodes and decodes if you mean to try it elsewhere."
             )
-        x = acts.to(dictionary.W_dec.dtype)  # in bfloat16 the error would not add up again
+        x = acts.flatten(2).to(dictionary.W_dec.dtype)  # in bfloat16 the error would not add up again; z has heads
         codes = dictionary.encode(x)
         clean = dictionary.decode(codes)
         y = clean if change is None else dictionary.decode(change(codes))
-        return (y if error == "drop" else y + (x - clean).detach()).to(acts.dtype)
+        return (y if error == "drop" else y + (x - clean).detach()).to(acts.dtype).view_as(acts)
 
     return edit
 

@@ -53,14 +53,8 @@ def save(dictionary: Dictionary, directory: str | Path, *, dtype: torch.dtype = 
     files.write(Path(directory), NAME, manifest, tensors)
 
 
-def load_dictionary(name_or_directory: str | Path = "tiny") -> Dictionary:
-    """Return a saved dictionary in float32 whose parameters take no gradient; "tiny" is the shipped one."""
-    directory = PRETRAINED / NAME if name_or_directory == "tiny" else Path(name_or_directory)
-    if not (directory / f"{NAME}.json").is_file():
-        raise ValueError(
-            f"'{directory}' {'holds no ' + NAME + '.json' if directory.is_dir() else 'is not a directory'}; "
-            'give "tiny" or a directory that workbench.dictionaries.save wrote.'
-        )
+def read(directory: Path) -> Dictionary:
+    """Return what ``save`` wrote, in float32 and with parameters that take no gradient."""
     manifest, tensors = files.read(directory, NAME)
     dictionary = _empty(manifest, directory)
     shapes = {key: tensor.shape for key, tensor in dictionary.state_dict().items() if key not in UNITS}
