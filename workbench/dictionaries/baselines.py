@@ -242,9 +242,7 @@ class NMF(Fitted):
             )
         self.centre_in.zero_()
         self.centre_out.zero_()
-        factors: Any = Factorisation(max_iter=ITERATIONS, random_state=self.seed).set_params(
-            n_components=self.n_features
-        )
+        factors = Factorisation(self.n_features, max_iter=ITERATIONS, random_state=self.seed)  # pyright: ignore[reportArgumentType]
         return torch.from_numpy(factors.fit(x.numpy()).components_)
 
     @override
