@@ -26,6 +26,7 @@ from workbench.dictionaries import (
     save,
     sparse,
 )
+from workbench.dictionaries.baselines import Fitted
 from workbench.dictionaries.linear import AUXK, Linear
 from workbench.dictionaries.storage import ARCHITECTURES, UNITS
 from workbench.language.planted import World, plain, recovery, tree
@@ -126,8 +127,9 @@ def rough(name: str, seed: int, **more) -> tuple[Dictionary, Tensor]:
     return dictionary, x
 
 
-def test_every_architecture_that_can_be_loaded_is_tested():
-    assert {type(case.make()).__name__ for case in CASES.values()} == set(ARCHITECTURES)
+def test_every_architecture_that_can_be_loaded_and_trained_is_tested():
+    kinds = {name for name, kind in ARCHITECTURES.items() if not (isinstance(kind, type) and issubclass(kind, Fitted))}
+    assert {type(case.make()).__name__ for case in CASES.values()} == kinds
 
 
 # --- what they find ------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Sparse dictionaries: activations as sums of few features, each with a direction. Pure torch.
 
-Knows activations and their sites; knows no language model and no training loop.
+Knows activations and their sites; knows no language model and no training loop. (Two baselines are fitted by
+scikit-learn, which is loaded when they are.)
 
 =================  ==================================================================================
 ``codes``          ``Codes``: which features are active, and how strongly
@@ -13,6 +14,7 @@ Knows activations and their sites; knows no language model and no training loop.
 ``batchtopk``      ``BatchTopK``, also called Mutual Choice; ``matryoshka``: ``Matryoshka``
 ``featurechoice``  ``FeatureChoice``: each feature chooses its activations
 ``pursuit``        ``MatchingPursuit``: one feature after another
+``baselines``      ``PCA``, ``ICA``, ``NMF`` and ``Random``: fitted, not trained
 ``sparse``         products with sparse codes and their gradients, at the cost of what is active
 ``gradients``      gradients that differ from autograd's on purpose
 ``inputs``         from a batch to the tensors a dictionary takes
@@ -26,6 +28,7 @@ Axes: ``batch d_in`` (several sites: ``batch site d_in``), ``batch k`` for codes
 directions.
 """
 
+from workbench.dictionaries.baselines import ICA, NMF, PCA, Random
 from workbench.dictionaries.batchtopk import BatchTopK
 from workbench.dictionaries.codes import Codes
 from workbench.dictionaries.dictionary import Dictionary, Loss
@@ -42,6 +45,9 @@ from workbench.dictionaries.storage import save
 from workbench.dictionaries.topk import TopK
 
 __all__ = [
+    "ICA",
+    "NMF",
+    "PCA",
     "BatchTopK",
     "Codes",
     "Dictionary",
@@ -52,6 +58,7 @@ __all__ = [
     "Loss",
     "MatchingPursuit",
     "Matryoshka",
+    "Random",
     "ReLU",
     "TopK",
     "export",

@@ -6,7 +6,7 @@ revival of dead features and the shape of the loss are here.
 
 from abc import ABC
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Float, Int
@@ -31,6 +31,7 @@ class Shared(TypedDict, total=False):
     sites_in: Site | Sequence[Site]
     sites_out: Site | Sequence[Site] | None
     seed: int
+    frozen: bool
 
 
 class Linear(Dictionary, ABC):
@@ -51,6 +52,8 @@ class Linear(Dictionary, ABC):
         sites_in: The one site that is read.
         sites_out: The one site that is rebuilt; the one read by default.
         seed: Of the first directions.
+        frozen: Whether the decoder stays as it was drawn while the rest is trained: the control of Korznikov et al.
+            (2026, arXiv 2602.14111). What such a dictionary does as well is not owed to the directions of another.
     """
 
     revived: int
@@ -65,8 +68,10 @@ class Linear(Dictionary, ABC):
         sites_in: Site | Sequence[Site] = (),
         sites_out: Site | Sequence[Site] | None = None,
         seed: int = 0,
+        frozen: bool = False,
     ) -> None:
         super().__init__(d_in, d_out or d_in, n_features, sites_in=sites_in, sites_out=sites_out)
+        self.frozen = frozen
         if max(len(self.sites_in), len(self.sites_out)) > 1:
             raise ValueError(
                 f"{type(self).__name__} reads one site and rebuilds one, got {len(self.sites_in)} to read."
@@ -78,6 +83,11 @@ class Linear(Dictionary, ABC):
         """[n_features, d_in]: one row for each feature, as in ``W_dec``."""
         self.b_enc = nn.Parameter(torch.zeros(n_features))
         self.revived = max(1, d_in // 2)
+
+    @override
+    def describe(self) -> dict[str, Any]:
+        told = super().describe()
+        return told | {"options": told["options"] | {"frozen": True}} if self.frozen else told
 
     @override
     @torch.no_grad()
@@ -105,7 +115,7 @@ class Linear(Dictionary, ABC):
     ) -> Loss:
         u = (x - self.centre_in) * self.scale_in
         v = u if y is x else (y - self.centre_out) * self.scale_out
-        W_dec = tangent(self.W_dec)
+        W_dec = self.W_dec.detach() if self.frozen else tangent(self.W_dec)
         values, indices, residual, parts = self._fit(u, v, W_dec)
         parts["auxk"] = self._auxk(u, residual.detach(), dead, W_dec)
         codes = Codes(values.detach() / self.scale_out, indices, self.n_features)
@@ -135,7 +145,8 @@ class Linear(Dictionary, ABC):
     @override
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=-1, keepdim=True))
+        if not self.frozen:
+            self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=-1, keepdim=True))
 
     @override
     def _fold_encoder(self) -> None:
@@ -155,6 +166,16 @@ def places(k: int, n_features: int) -> int:
     if not 0 < k <= n_features:
         raise ValueError(f"k must lie in 1..{n_features} (n_features), got {k}.")
     return k
+
+
+def refuse_pairs(dictionary: Dictionary) -> None:
+    """Raise if ``dictionary`` is to rebuild something else than the one site that it reads."""
+    if len(dictionary.sites_in) > 1 or not dictionary.autoencodes:
+        raise ValueError(
+            f"{type(dictionary).__name__} reads one site and rebuilds one, the same, since it encodes with its "
+            f"decoder; got {dictionary.sites_in} of width {dictionary.d_in} to read and {dictionary.sites_out} of "
+            f"width {dictionary.d_out} to rebuild."
+        )
 
 
 def positive(name: str, value: float | int) -> float:

@@ -13,7 +13,7 @@ from typing_extensions import override
 from workbench.dictionaries.codes import Codes
 from workbench.dictionaries.dictionary import Dictionary, Loss, unexplained
 from workbench.dictionaries.gradients import reachable_relu, tangent
-from workbench.dictionaries.linear import AUXK, directions, places
+from workbench.dictionaries.linear import AUXK, directions, places, refuse_pairs
 from workbench.models import Site
 
 
@@ -59,11 +59,7 @@ class MatchingPursuit(Dictionary):
         seed: int = 0,
     ) -> None:
         super().__init__(d_in, d_out or d_in, n_features, sites_in=sites_in, sites_out=sites_out)
-        if len(self.sites_in) > 1 or not self.autoencodes:
-            raise ValueError(
-                "MatchingPursuit reads one site and rebuilds one, the same, since it encodes with its decoder; got "
-                f"{self.sites_in} of width {self.d_in} to read and {self.sites_out} of width {self.d_out} to rebuild."
-            )
+        refuse_pairs(self)
         self.k, self.until = places(k, n_features), _share(until)
         self.W_dec = nn.Parameter(directions(n_features, d_in, torch.Generator().manual_seed(seed)))
         self.register_buffer("length", torch.full((), d_in**0.5))

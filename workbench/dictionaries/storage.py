@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from workbench.dictionaries import files
+from workbench.dictionaries.baselines import ICA, NMF, PCA, Random
 from workbench.dictionaries.batchtopk import BatchTopK
 from workbench.dictionaries.dictionary import Dictionary
 from workbench.dictionaries.featurechoice import FeatureChoice
@@ -24,7 +25,11 @@ from workbench.dictionaries.topk import TopK
 from workbench.models import Site
 
 ARCHITECTURES: dict[str, Callable[..., Dictionary]] = {
-    kind.__name__: kind for kind in (TopK, ReLU, Gated, JumpReLU, BatchTopK, FeatureChoice, Matryoshka, MatchingPursuit)
+    kind.__name__: kind
+    for kind in (
+        *(TopK, ReLU, Gated, JumpReLU, BatchTopK, FeatureChoice, Matryoshka, MatchingPursuit),
+        *(PCA, ICA, NMF, Random),
+    )
 }
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
