@@ -11,6 +11,7 @@ Knows activations and their sites; knows no language model and no training loop.
 ``relu``           ``ReLU`` with L1; ``gated``: ``Gated``; ``jumprelu``: ``JumpReLU``
 ``mutual``         ``Mutual``, selection in the batch as a whole and its calibrated threshold
 ``batchtopk``      ``BatchTopK``, also called Mutual Choice; ``matryoshka``: ``Matryoshka``
+``crosscoder``     ``Crosscoder``: one code for several sites
 ``featurechoice``  ``FeatureChoice``: each feature chooses its activations
 ``pursuit``        ``MatchingPursuit``: one feature after another
 ``sparse``         products with sparse codes and their gradients, at the cost of what is active
@@ -27,6 +28,7 @@ directions.
 
 from workbench.dictionaries.batchtopk import BatchTopK
 from workbench.dictionaries.codes import Codes
+from workbench.dictionaries.crosscoder import Crosscoder
 from workbench.dictionaries.dictionary import Dictionary, Loss
 from workbench.dictionaries.featurechoice import FeatureChoice
 from workbench.dictionaries.fidelity import Fidelity, fidelity
@@ -35,13 +37,14 @@ from workbench.dictionaries.jumprelu import JumpReLU
 from workbench.dictionaries.matryoshka import Matryoshka
 from workbench.dictionaries.pursuit import MatchingPursuit
 from workbench.dictionaries.relu import ReLU
-from workbench.dictionaries.splice import splice
+from workbench.dictionaries.splice import splice, spliced
 from workbench.dictionaries.storage import load_dictionary, save
 from workbench.dictionaries.topk import TopK
 
 __all__ = [
     "BatchTopK",
     "Codes",
+    "Crosscoder",
     "Dictionary",
     "FeatureChoice",
     "Fidelity",
@@ -56,4 +59,5 @@ __all__ = [
     "load_dictionary",
     "save",
     "splice",
+    "spliced",
 ]

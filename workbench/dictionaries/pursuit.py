@@ -65,7 +65,7 @@ class MatchingPursuit(Dictionary):
                 f"{self.sites_in} of width {self.d_in} to read and {self.sites_out} of width {self.d_out} to rebuild."
             )
         self.k, self.until = places(k, n_features), _share(until)
-        self.W_dec = nn.Parameter(directions(n_features, d_in, torch.Generator().manual_seed(seed)))
+        self.W_dec = nn.Parameter(directions(n_features, (d_in,), torch.Generator().manual_seed(seed)))
         self.register_buffer("length", torch.full((), d_in**0.5))
 
     @property

@@ -40,10 +40,10 @@ def train(
 
     Args:
         dictionary: What to train, on the device it is on. If it is not initialised, the first batch does it.
-        batches: Tensors [batch, d], or mappings from sites to such tensors. Their position is saved if they
-            have ``state_dict`` and ``load_state_dict``; others are replayed from their beginning. If they have the
-            ``fingerprint`` of a model, as a store's do, the dictionary's provenance takes it over, and one that
-            knows another model is refused.
+        batches: Tensors [batch, d], of several sites [batch, site, d], or mappings from sites to tensors [batch, d].
+            Their position is saved if they have ``state_dict`` and ``load_state_dict``; others are replayed from
+            their beginning. If they have the ``fingerprint`` of a model, as a store's do, the dictionary's provenance
+            takes it over, and one that knows another model is refused.
         config: How to take steps.
         checkpoint: A directory to save to at the start, every ``config.save_every`` steps, at the end, and when
             the loop is left early. If it already holds this training, the training goes on from there.
@@ -258,7 +258,7 @@ class Training:
         # Elsewhere than on a CPU the question would hold up the device, so it is asked now and then.
         if (total.device.type != "cpu" and self.step % 100) or torch.isfinite(total):
             return
-        bad = int((~(torch.isfinite(x).all(-1) & torch.isfinite(y).all(-1))).sum())
+        bad = int((~(torch.isfinite(x).flatten(1).all(1) & torch.isfinite(y).flatten(1).all(1))).sum())
         cause = f"{bad} of its {len(x)} activations hold NaN or infinity; leave them out." if bad else self._remedy()
         raise ValueError(f"The loss of step {self.step + 1} is {float(total.detach())}: {cause}{self._kept()}")
 
