@@ -3,16 +3,20 @@
 import logging
 import math
 import random
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import count
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.dictionaries import (
     BatchTopK,
     Codes,
+    Crosscoder,
     Dictionary,
     FeatureChoice,
     Gated,
@@ -27,6 +31,7 @@ from workbench.dictionaries import (
     sparse,
 )
 from workbench.dictionaries.baselines import Fitted
+from workbench.dictionaries.inputs import Batch
 from workbench.dictionaries.linear import AUXK, Linear
 from workbench.dictionaries.storage import ARCHITECTURES, UNITS
 from workbench.language.planted import World, plain, recovery, tree
@@ -34,7 +39,7 @@ from workbench.models import Site
 from workbench.training import TrainConfig, train
 
 TRUE, D, K = 64, 32, 4
-
+READ, WRITE = Site(0, "mlp_in"), Site(0, "mlp_out")
 
 SEED = random.randrange(2**20)
 
@@ -48,10 +53,17 @@ def _told():
 
 @dataclass(frozen=True)
 class Case:
-    """An architecture, how to train it in seconds, and what it promises."""
+    """An architecture, how to train it in seconds, and what it promises.
+
+    All take rows of planted features and differ in what a row is for them: one site, or two that are read at once, or
+    one that is read and one that is rebuilt. What is planted in a row is then planted in its parts. Only a skip
+    transcoder has a world of its own: where both sites are sums of the same features, what passes beside the codes
+    could be any part of the map.
+    """
 
     kind: type[Dictionary]
     options: dict
+    form: str = "autoencoder"
     lr: float = 3e-3
     steps: int = 400
     trained: tuple[float, float] = (0.0, math.inf)
@@ -61,8 +73,53 @@ class Case:
     narrow: dict = field(default_factory=dict)
     """Options of a dictionary of 40 features, where they differ."""
 
-    def make(self, d: int = D, n: int = 2 * TRUE, *, seed: int = 0, **more) -> Dictionary:
-        return self.kind(d, n, seed=seed, **(self.options | (self.narrow if n == 40 else {}) | more))
+    @property
+    def width(self) -> int:
+        """Of a row in which the planted features are as crowded at each site as they are for an autoencoder."""
+        return 2 * D if self.maps else D
+
+    @property
+    def maps(self) -> bool:
+        return "transcoder" in self.form
+
+    def make(self, d: int | None = None, n: int = 2 * TRUE, *, seed: int = 0, **more) -> Dictionary:
+        """A dictionary of rows of width ``d`` in all."""
+        d = d or self.width
+        d_in, sites = d, {}
+        if self.form == "crosscoder":
+            d_in, sites = d // 2, {"sites_in": [Site(0), Site(1)]}
+        elif self.maps:
+            d_in, sites = d - d // 3, {"d_out": d // 3, "sites_in": READ, "sites_out": WRITE}
+        if self.form == "skip transcoder":
+            sites["skip"] = True
+        return self.kind(d_in, n, seed=seed, **(self.options | sites | (self.narrow if n == 40 else {}) | more))
+
+    def batch(self, row: Tensor) -> Batch:
+        """What a dictionary of this case takes of rows."""
+        if self.form == "crosscoder":
+            return row.view(len(row), 2, -1)
+        if not self.maps:
+            return row
+        x, y = row.tensor_split([row.shape[1] - row.shape[1] // 3], dim=1)
+        return {READ: x, WRITE: y}
+
+    def world(self, seed: int) -> World:
+        return World({"plain": plain(TRUE, active=(1, 5))}, d=self.width, seed=seed, offset=2.0)
+
+    def rows(self, seed: int, n: int, *, draw: int | tuple[int, ...]) -> Batch:
+        if self.form == "skip transcoder":
+            return Layer(seed).rows(n, draw)
+        return self.batch(self.world(seed).rows(n, seed=draw).acts)
+
+    def batches(self, seed: int, size: int, *, draw: int) -> Iterator[Batch]:
+        return (self.rows(seed, size, draw=(draw, i)) for i in count())
+
+    def truth(self, seed: int) -> Tensor:
+        """The directions that features write."""
+        if self.form == "skip transcoder":
+            return Layer(seed).writes
+        directions = self.world(seed).directions
+        return directions[:, -(self.width // 3) :] if self.maps else directions
 
 
 EXACT, AT_MOST, NEAR, ABOUT = (K, K), (0.9 * K, K), (0.95 * K, 1.05 * K), (0.85 * K, 1.15 * K)
@@ -89,14 +146,42 @@ CASES = {
         narrow={"prefixes": [5, 20]},
     ),
     "MatchingPursuit": Case(MatchingPursuit, {"k": K}, trained=AT_MOST, inferred=AT_MOST),
+    "Crosscoder": Case(Crosscoder, {"k": K}, "crosscoder", lr=1e-2, trained=AT_MOST, inferred=NEAR),
 }
+CASES["transcoder"] = replace(CASES["TopK"], form="transcoder")
+CASES["skip transcoder"] = replace(CASES["BatchTopK"], form="skip transcoder")
 
 every = pytest.mark.parametrize("name", CASES)
 linear = pytest.mark.parametrize("name", [name for name, case in CASES.items() if issubclass(case.kind, Linear)])
 
+# For what is cheap: each architecture that can be a transcoder, as one.
+MAPS = {
+    f"{name} {form}": replace(case, form=form)
+    for name, case in CASES.items()
+    for form in ("transcoder", "skip transcoder")
+    if case.form == "autoencoder" and issubclass(case.kind, Linear)
+}
+
 
 def world(seed: int) -> World:
-    return World({"plain": plain(TRUE, active=(1, 5))}, d=D, seed=seed, offset=2.0)
+    return CASES["TopK"].world(seed)
+
+
+class Layer:
+    """An MLP layer that is known: a linear map, and neurons that are rarely active, of a dense input."""
+
+    def __init__(self, seed: int):
+        d_out = 2 * D // 3
+        d_in = 2 * D - d_out
+        self.seed = seed
+        self.reads = F.normalize(gaussian(TRUE, d_in, seed=seed), dim=1)
+        self.writes = F.normalize(gaussian(TRUE, d_out, seed=seed + 1), dim=1)
+        self.beside = 0.5 * gaussian(d_out, d_in, seed=seed + 2) / math.sqrt(d_in)
+
+    def rows(self, n: int, draw: int | tuple[int, ...]) -> dict[Site, Tensor]:
+        x = gaussian(n, self.reads.shape[1], seed=hash((self.seed, draw)) % 2**32)
+        neurons = 1.5 * (x @ self.reads.T - 1.5).relu()  # each is active on 7 of 100 rows, K of them on a row
+        return {READ: x + 1, WRITE: neurons @ self.writes + x @ self.beside.T - 2}
 
 
 @cache
@@ -104,7 +189,7 @@ def trained(name: str, seed: int = SEED) -> Dictionary:
     """One dictionary of each case and seed, trained once for all tests that look at the outcome."""
     case, dictionary = CASES[name], CASES[name].make(seed=seed)
     config = TrainConfig(steps=case.steps, lr=case.lr, dead_tokens=50_000)
-    list(train(dictionary, world(seed).batches(512, seed=1), config))
+    list(train(dictionary, case.batches(seed, 512, draw=1), config))
     return dictionary
 
 
@@ -112,19 +197,20 @@ def gaussian(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def rough(name: str, seed: int, **more) -> tuple[Dictionary, Tensor]:
+def rough(name: str, seed: int, **more) -> tuple[Dictionary, Batch]:
     """A dictionary in no special state, in float64 so that only mistakes show, and activations for it."""
-    x = 7 * (gaussian(300, 12, seed=seed) + 3 * gaussian(12, seed=seed + 1)).double()
-    dictionary = CASES[name].make(12, 40, seed=seed, **more).double()
-    dictionary.initialise(x)
+    case = (CASES | MAPS)[name]
+    batch = case.batch(7 * (gaussian(300, 12, seed=seed) + 3 * gaussian(12, seed=seed + 1)).double())
+    dictionary = case.make(12, 40, seed=seed, **more).double()
+    dictionary.initialise(batch)
     with torch.no_grad():
         for n, (key, parameter) in enumerate(dictionary.named_parameters()):
-            if parameter.ndim == 1:
+            if key not in ("W_enc", "W_dec"):
                 parameter += 0.3 * gaussian(*parameter.shape, seed=seed + 2 + n)
                 if key == "threshold":
                     parameter.abs_()
     dictionary.after_step(30)
-    return dictionary, x
+    return dictionary, batch
 
 
 def test_every_architecture_that_can_be_loaded_and_trained_is_tested():
@@ -139,15 +225,15 @@ def test_every_architecture_that_can_be_loaded_and_trained_is_tested():
 def test_the_planted_directions_are_found(name):
     # One world may be harder than another; over three of them the share is steady.
     seeds = [SEED, SEED + 1, SEED + 2]
-    rates = [recovery(world(seed).directions, trained(name, seed).W_dec).rate(0.9) for seed in seeds]
+    rates = [recovery(CASES[name].truth(seed), trained(name, seed).W_dec.flatten(1)).rate(0.9) for seed in seeds]
     assert sum(rates) / len(rates) >= 0.9, rates
-    assert fidelity(trained(name), world(SEED).rows(4000, seed=2).acts).fvu < 0.25
+    assert fidelity(trained(name), CASES[name].rows(SEED, 4000, draw=2)).fvu < 0.25
 
 
 @every
 def test_as_many_features_are_active_as_promised(name):
     case, dictionary = CASES[name], trained(name)
-    x = world(SEED).rows(16384, seed=3).acts
+    x, _ = dictionary.pair(case.rows(SEED, 16384, draw=3))
     for (low, high), training in ((case.trained, True), (case.inferred, False)):
         l0 = dictionary.encode(x, training=training).l0.item()
         assert low <= l0 <= high + 1e-6, f"training={training}"
@@ -171,26 +257,26 @@ def mask_of_largest(z: Tensor, k: int, dim: int = -1) -> Tensor:
     return torch.zeros_like(z).scatter(dim, z.topk(k, dim).indices, 1.0)
 
 
-def naive_topk(dictionary, p, u):
+def naive_topk(dictionary, p, u, v):
     z = u @ p["W_enc"].T + p["b_enc"]
     return (z.relu() if dictionary.relu else z) * mask_of_largest(z, dictionary.k), 0
 
 
-def naive_relu(dictionary, p, u):
+def naive_relu(dictionary, p, u, v):
     f = (u @ p["W_enc"].T + p["b_enc"]).relu()
     lengths = p["W_dec"].norm(dim=1)
-    return f, dictionary.risen * dictionary.l1 * (f * lengths).sum(1).mean() / math.sqrt(u.shape[1])
+    return f, dictionary.risen * dictionary.l1 * (f * lengths).sum(1).mean() / math.sqrt(v.shape[1])
 
 
-def naive_gated(dictionary, p, u):
+def naive_gated(dictionary, p, u, v):
     gate = u @ p["W_enc"].T + p["b_enc"]
     magnitude = u @ (p["r_mag"].exp()[:, None] * p["W_enc"]).T + p["b_mag"]
-    price = dictionary.risen * dictionary.l1 * gate.relu().sum(1).mean() / math.sqrt(u.shape[1])
+    price = dictionary.risen * dictionary.l1 * gate.relu().sum(1).mean() / math.sqrt(v.shape[1])
     frozen = gate.relu() @ p["W_dec"].detach() + p["b_dec"].detach()
-    return (gate > 0) * magnitude.relu(), price + (u - frozen).square().mean()
+    return (gate > 0) * magnitude.relu(), price + (v.detach() - frozen).square().mean()
 
 
-def naive_jumprelu(dictionary, p, u):
+def naive_jumprelu(dictionary, p, u, v):
     z, theta, width = u @ p["W_enc"].T + p["b_enc"], p["threshold"], dictionary.bandwidth
     kernel = (((z - theta) / width).abs() < 0.5).double().detach()
     still = theta.detach()
@@ -200,18 +286,18 @@ def naive_jumprelu(dictionary, p, u):
     return f, dictionary.risen * dictionary.weight * (l0 / dictionary.l0 - 1) ** 2
 
 
-def naive_batchtopk(dictionary, p, u):
-    z = u @ p["W_enc"].T + p["b_enc"]
+def naive_batchtopk(dictionary, p, u, v):
+    z = u @ p["W_enc"].flatten(1).T + p["b_enc"]
     return z.relu() * mask_of_largest(z.flatten(), dictionary.k * len(u)).view_as(z), 0
 
 
-def naive_featurechoice(dictionary, p, u):
+def naive_featurechoice(dictionary, p, u, v):
     z = u @ p["W_enc"].T + p["b_enc"]
     budgets = dictionary.budgets(len(u)).int().tolist()
     return z.relu() * torch.stack([mask_of_largest(z[:, i], m) for i, m in enumerate(budgets)], dim=1), 0
 
 
-def naive_pursuit(dictionary, p, u):
+def naive_pursuit(dictionary, p, u, v):
     residual, codes = u - p["b_dec"], torch.zeros(len(u), dictionary.n_features).double()
     stopped = torch.zeros(len(u), 1, dtype=torch.bool)
     for _ in range(dictionary.k):
@@ -226,6 +312,7 @@ def naive_pursuit(dictionary, p, u):
 NAIVE = {
     MatchingPursuit: naive_pursuit,
     BatchTopK: naive_batchtopk,
+    Crosscoder: naive_batchtopk,
     FeatureChoice: naive_featurechoice,
     Matryoshka: naive_batchtopk,
     TopK: naive_topk,
@@ -235,22 +322,32 @@ NAIVE = {
 }
 
 
-def naive_loss(dictionary, p, x, dead) -> Tensor:
+def naive_units(dictionary, side: str, x: Tensor) -> Tensor:
+    centre, scale = getattr(dictionary, f"centre_{side}"), getattr(dictionary, f"scale_{side}")
+    if x.ndim == 2:
+        return (x - centre) * scale
+    return torch.cat([(x[:, site] - centre[site]) * scale[site] for site in range(x.shape[1])], dim=1)
+
+
+def naive_loss(dictionary, p, x, y, dead) -> Tensor:
     """The loss by the papers' formulas, with dense codes and autograd."""
-    u = (x - dictionary.centre_in) * dictionary.scale_in
-    codes, price = NAIVE[type(dictionary)](dictionary, p, u)
-    residual = u - codes @ p["W_dec"] - p["b_dec"]
+    u, v = naive_units(dictionary, "in", x), naive_units(dictionary, "out", y)
+    if "W_skip" in p:
+        v = v - u @ p["W_skip"].T
+    codes, price = NAIVE[type(dictionary)](dictionary, p, u, v)
+    W_dec, b_dec = p["W_dec"].flatten(1), p["b_dec"].flatten()
+    residual = v - codes @ W_dec - b_dec
     loss = residual.square().mean() + price
     if isinstance(dictionary, Matryoshka):
-        prefixes = (u - codes[:, :n] @ p["W_dec"][:n] - p["b_dec"] for n in dictionary.prefixes)
+        prefixes = (v - codes[:, :n] @ W_dec[:n] - b_dec for n in dictionary.prefixes)
         loss = torch.stack([e.square().mean() for e in prefixes]).mean()
     if dead.any():
         target = residual.detach()
-        n, W = int(dead.sum()), p["W_dec"][dead]
+        n, W = int(dead.sum()), W_dec[dead]
         if isinstance(dictionary, MatchingPursuit):
             z, at_once = target @ W.T, 1
         else:
-            z, at_once = (u @ p["W_enc"].T + p["b_enc"])[:, dead], dictionary.revived
+            z, at_once = (u @ p["W_enc"].flatten(1).T + p["b_enc"])[:, dead], dictionary.revived
         kept = mask_of_largest(z, min(n, at_once))
         share = AUXK * min(1, n / at_once) / target.square().sum()
         # At a code of zero the gradient counts only where it asks for more.
@@ -261,53 +358,56 @@ def naive_loss(dictionary, p, x, dead) -> Tensor:
     return loss
 
 
-@every
+@pytest.mark.parametrize("name", CASES | MAPS)
 @pytest.mark.parametrize("n_dead", [0, 3, 30])
 def test_loss_and_gradients_are_those_of_the_formulas(name, n_dead):
-    dictionary, x = rough(name, SEED)
-    if type(dictionary) not in NAIVE:
-        pytest.skip("written out below")
+    dictionary, batch = rough(name, SEED)
     if "bandwidth" in dictionary.options:
-        dictionary, x = rough(name, SEED, bandwidth=0.5)  # so that the kernel meets many
+        dictionary, batch = rough(name, SEED, bandwidth=0.5)  # so that the kernel meets many
+    x, y = dictionary.pair(batch)
     dead = torch.arange(dictionary.n_features) < n_dead
     with torch.no_grad():
         if isinstance(dictionary, Linear):
             dictionary.b_enc[:n_dead] -= 1.0  # some of the dead are negative on every input, some are not
     p = {key: value.detach().clone().requires_grad_() for key, value in dictionary.named_parameters()}
-    expected = naive_loss(dictionary, p, x, dead)
+    expected = naive_loss(dictionary, p, x, y, dead)
     expected.backward()
-    loss = dictionary.loss(x, x, dead=dead.nonzero().squeeze(1))
+    loss = dictionary.loss(x, y, dead=dead.nonzero().squeeze(1))
     loss.total.backward()
     assert loss.total.item() == pytest.approx(expected.item(), rel=1e-10)
     assert loss.total.item() == pytest.approx(sum(part.item() for part in loss.parts.values()), rel=1e-10)
     for key, parameter in dictionary.named_parameters():
         grad = p[key].grad
         if key == "W_dec":  # rows move along the sphere
-            grad = grad - (grad * p[key]).sum(1, keepdim=True) * p[key]
+            rows = p[key].flatten(1)
+            grad = (grad.flatten(1) - (grad.flatten(1) * rows).sum(1, keepdim=True) * rows).view_as(grad)
         assert grad.abs().max() > 0, key
         assert torch.allclose(parameter.grad, grad, rtol=1e-8, atol=1e-10 * grad.abs().max().item()), key
 
 
 @every
 def test_the_loss_reports_its_codes(name):
-    dictionary, x = rough(name, SEED)
-    loss = dictionary.loss(x, x, dead=NONE)
+    dictionary, batch = rough(name, SEED)
+    x, y = dictionary.pair(batch)
+    loss = dictionary.loss(x, y, dead=NONE)
     dense = loss.codes.dense()
     assert torch.allclose(dense, dictionary.encode(x, training=True).dense(), rtol=1e-9)
     assert torch.equal(loss.fired, (dense != 0).any(0))
     assert loss.codes.l0.item() == pytest.approx((dense != 0).sum(1).double().mean().item())
-    y = dictionary.decode(loss.codes)
-    fvu = (x - y).square().sum() / (x - x.mean(0)).square().sum()
-    assert loss.fvu.item() == pytest.approx(fvu.item(), rel=1e-8)
+    left = y - dictionary.decode(loss.codes) - dictionary.skip(x)
+    sites = [(left, y)] if y.ndim == 2 else list(zip(left.unbind(1), y.unbind(1), strict=True))
+    fvu = [(e.square().sum() / (a - a.mean(0)).square().sum()).item() for e, a in sites]
+    assert loss.fvu.item() == pytest.approx(sum(fvu) / len(fvu), rel=1e-8)
 
 
 @every
 def test_codes_have_the_gradient_of_their_input(name):
-    dictionary, x = rough(name, SEED)
+    dictionary, batch = rough(name, SEED)
+    x, _ = dictionary.pair(batch)
     here = x[:5].clone().requires_grad_()
     weights = gaussian(5, dictionary.n_features, seed=SEED).double()
     (dictionary.encode(here).dense() * weights).sum().backward()
-    step = 1e-6 * gaussian(5, 12, seed=SEED + 1).double()
+    step = 1e-6 * gaussian(*here.shape, seed=SEED + 1).double()
     up, down = (dictionary.encode(x[:5] + sign * step).dense() for sign in (1, -1))
     change = ((up - down) * weights).sum() / 2
     assert (here.grad * step).sum().item() == pytest.approx(change.item(), rel=1e-4)
@@ -315,20 +415,21 @@ def test_codes_have_the_gradient_of_their_input(name):
 
 @every
 def test_the_decoder_keeps_unit_rows(name):
-    dictionary, x = rough(name, SEED)
-    list(train(dictionary, [x] * 5, TrainConfig(steps=5, lr=0.1)))
-    assert torch.allclose(dictionary.W_dec.norm(dim=1), torch.ones(40).double())
+    dictionary, batch = rough(name, SEED)
+    list(train(dictionary, [batch] * 5, TrainConfig(steps=5, lr=0.1)))
+    assert torch.allclose(dictionary.W_dec.flatten(1).norm(dim=1), torch.ones(40).double())
 
 
 @linear
 @pytest.mark.parametrize("depth", [0.5, 30.0])
 def test_dead_features_get_a_gradient_into_the_encoder_however_deep_they_lie(name, depth):
-    dictionary, x = rough(name, SEED)
+    dictionary, batch = rough(name, SEED)
     dead = torch.arange(dictionary.n_features) < 8
     with torch.no_grad():
         dictionary.b_enc[dead] = -depth
-    dictionary.loss(x, x, dead=dead.nonzero().squeeze(1)).parts["auxk"].backward()
-    assert (dictionary.W_enc.grad[dead].norm(dim=1) > 0).all()
+    x, y = dictionary.pair(batch)
+    dictionary.loss(x, y, dead=dead.nonzero().squeeze(1)).parts["auxk"].backward()
+    assert (dictionary.W_enc.grad[dead].flatten(1).norm(dim=1) > 0).all()
     assert dictionary.W_enc.grad[~dead].abs().max() == 0
     assert dictionary.W_dec.grad[~dead].abs().max() == 0
 
@@ -338,25 +439,31 @@ def test_dead_features_get_a_gradient_into_the_encoder_however_deep_they_lie(nam
 
 @every
 def test_the_first_reconstruction_is_better_than_the_mean(name):
-    x = world(SEED).rows(2000, seed=4).acts
+    batch = CASES[name].rows(SEED, 2000, draw=4)
     dictionary = CASES[name].make(seed=SEED)
-    dictionary.initialise(x)
-    assert fidelity(dictionary, x).fvu < 1
+    dictionary.initialise(batch)
+    assert fidelity(dictionary, batch).fvu < 1
 
 
-@every
+@pytest.mark.parametrize("name", CASES | MAPS)
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_folding_changes_no_code_and_no_reconstruction(name, scale):
-    dictionary, x = rough(name, SEED)
+    dictionary, batch = rough(name, SEED)
     for side in ("in", "out"):
         getattr(dictionary, f"centre_{side}").mul_(scale)
         getattr(dictionary, f"scale_{side}").div_(scale)
+    x, _ = dictionary.pair(batch)
     x, folded = x * scale, dictionary.folded()
     assert folded.centre_in.abs().max() == 0
-    assert folded.scale_out == 1
+    assert (folded.scale_out == 1).all()
     size = x.abs().max().item()
-    assert torch.allclose(folded.encode(x).dense(), dictionary.encode(x).dense(), atol=1e-9 * size)
+    codes = dictionary.encode(x)
+    assert torch.allclose(folded.encode(x).dense(), codes.dense(), atol=1e-9 * size)
+    assert torch.allclose(folded.decode(codes), dictionary.decode(codes), atol=1e-9 * size)
     assert torch.allclose(folded(x), dictionary(x), atol=1e-9 * size)
+    bias = dictionary.decode(Codes(0 * codes.values, codes.indices, 40))
+    naive = torch.einsum("bf,f...->b...", codes.dense(), folded.W_dec) + bias
+    assert torch.allclose(folded.decode(codes), naive, atol=1e-9 * size)
     assert dictionary.encode(x).values.abs().max() > 0
 
 
@@ -365,13 +472,14 @@ def test_loading_gives_back_the_folded_dictionary_exactly(name, tmp_path):
     dictionary = trained(name)
     save(dictionary, tmp_path)
     loaded, folded = load_dictionary(tmp_path), dictionary.folded()
-    x = world(SEED).rows(500, seed=5).acts
+    batch = CASES[name].rows(SEED, 500, draw=5)
+    x, _ = dictionary.pair(batch)
     assert torch.equal(loaded(x), folded(x))
     assert loaded.describe() == dictionary.describe()
     for key, tensor in folded.state_dict().items():
         assert key in UNITS or torch.equal(loaded.state_dict()[key], tensor), key
     # In float32 some code may cross its threshold as the weights are rounded; what is kept is the same.
-    assert fidelity(loaded, x).fvu == pytest.approx(fidelity(dictionary, x).fvu, rel=1e-3)
+    assert fidelity(loaded, batch).fvu == pytest.approx(fidelity(dictionary, batch).fvu, rel=1e-3)
 
 
 @every
@@ -381,12 +489,14 @@ def test_other_units_of_the_activations_change_nothing_else(name, scale):
     # Unrelated to those of the rough dictionary's start, and the same draws in both units.
     batches = [gaussian(64, 12, seed=SEED + i).double() for i in range(12)]
     config = TrainConfig(steps=12, lr=1e-2, dead_tokens=150)
-    plainly, scaled = (CASES[name].make(12, 40, seed=SEED).double() for _ in range(2))
-    list(train(plainly, batches, config))
-    list(train(scaled, [scale * x + shift for x in batches], config))
-    x = gaussian(200, 12, seed=SEED + 50).double()
-    assert torch.allclose(scaled(scale * x + shift) - shift, scale * plainly(x), atol=1e-6 * scale)
-    codes = scaled.encode(scale * x + shift).dense()
+    case = CASES[name]
+    plainly, scaled = (case.make(12, 40, seed=SEED).double() for _ in range(2))
+    list(train(plainly, map(case.batch, batches), config))
+    list(train(scaled, [case.batch(scale * x + shift) for x in batches], config))
+    x, _ = plainly.pair(case.batch(gaussian(200, 12, seed=SEED + 50).double()))
+    from_, to = scaled.pair(case.batch(shift[None]))
+    assert torch.allclose(scaled(scale * x + from_) - to, scale * plainly(x), atol=1e-6 * scale)
+    codes = scaled.encode(scale * x + from_).dense()
     assert torch.allclose(codes, scale * plainly.encode(x).dense(), atol=1e-6 * scale)
 
 
@@ -395,7 +505,7 @@ def test_killed_half_way_and_resumed_it_ends_in_the_same_weights(name, tmp_path)
     config = TrainConfig(steps=16, lr=3e-3, dead_tokens=1500, save_every=5)
 
     def start(**options):
-        batches = world(SEED).batches(256, seed=6)
+        batches = CASES[name].batches(SEED, 256, draw=6)
         return train(CASES[name].make(seed=SEED), batches, config, **options)
 
     whole = start()
@@ -410,14 +520,10 @@ def test_killed_half_way_and_resumed_it_ends_in_the_same_weights(name, tmp_path)
         assert torch.equal(resumed.dictionary.state_dict()[key], tensor), key
 
 
-@linear
-def test_a_transcoder_learns_too(name):
-    read, write = Site(0, "mlp_in"), Site(0, "mlp_out")
-    A = gaussian(D, 16, seed=SEED)
-    case = CASES[name]
-    dictionary = case.make(d_out=16, sites_in=read, sites_out=write)
-    pairs = ({read: x, write: x @ A} for x in world(SEED).batches(512, seed=7))
-    steps = list(train(dictionary, pairs, TrainConfig(steps=200, lr=1e-2)))
+@pytest.mark.parametrize("name", MAPS)
+def test_every_linear_architecture_learns_to_map(name):
+    case = MAPS[name]
+    steps = list(train(case.make(seed=SEED), case.batches(SEED, 512, draw=7), TrainConfig(steps=200, lr=1e-2)))
     assert steps[-1].fvu < 0.5
 
 
@@ -426,17 +532,18 @@ def test_a_transcoder_learns_too(name):
 
 @every
 def test_bad_activations_are_explained(name):
-    dictionary, _ = rough(name, SEED)
-    with pytest.raises(ValueError, match=r"takes activations of width 12 here, got shape \(4, 13\)"):
-        dictionary.encode(torch.zeros(4, 13))
+    case, (dictionary, _) = CASES[name], rough(name, SEED)
+    *sites, d_in = dictionary.shape_in
+    with pytest.raises(ValueError, match=rf"takes .*width {d_in} here, got shape \(4,.* {d_in + 1}\)"):
+        dictionary.encode(torch.zeros(4, *sites, d_in + 1))
     with pytest.raises(TypeError, match=r"floating-point numbers, got torch.int64"):
-        dictionary.pair(torch.zeros(4, 12, dtype=torch.long))
+        dictionary.pair(case.batch(torch.zeros(4, 12, dtype=torch.long)))
     with pytest.raises(ValueError, match="1 of 4 activations hold NaN or infinity"):
-        dictionary.encode(torch.tensor([[0.0], [1.0], [math.nan], [2.0]]).expand(4, 12))
+        dictionary.encode(torch.tensor([0.0, 1.0, math.nan, 2.0]).view(4, *[1] * len(sites), 1).expand(4, *sites, d_in))
     with pytest.raises(ValueError, match="do not vary gives no unit of length"):
-        CASES[name].make().initialise(torch.full((50, D), 3.3))
-    assert dictionary(torch.zeros(0, 12)).shape == (0, 12)
-    assert dictionary(torch.zeros(2, 3, 12)).shape == (2, 3, 12)
+        case.make().initialise(case.batch(torch.full((50, case.width), 3.3)))
+    assert dictionary(torch.zeros(0, *sites, d_in)).shape == (0, *dictionary.shape_out)
+    assert dictionary(torch.zeros(2, 3, *sites, d_in)).shape == (2, 3, *dictionary.shape_out)
 
 
 @every
@@ -447,7 +554,7 @@ def test_no_more_features_are_active_than_there_are(name, wrong):
             CASES[name].make(12, 40, **{option: wrong})
 
 
-@every
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.form == "autoencoder"])
 def test_one_site_is_read(name):
     with pytest.raises(ValueError, match=f"{type(trained(name)).__name__} reads one site and rebuilds one.*got .*"):
         CASES[name].make(sites_in=[Site(0), Site(1)])
@@ -483,6 +590,17 @@ def test_a_threshold_feels_what_lies_on_either_side_of_it():
         dense.sum().backward()
         pulls.append(dictionary.threshold.grad.item())
     assert pulls == pytest.approx([0, -5, -5, 0])
+
+
+def test_what_is_linear_in_the_input_passes_beside_the_codes():
+    skip, layer = trained("skip transcoder"), Layer(SEED)
+    assert (skip.folded().W_skip - layer.beside).norm() < 0.1 * layer.beside.norm()
+    assert recovery(layer.reads, skip.W_enc).rate(0.9) >= 0.9
+    case = CASES["skip transcoder"]
+    plainly = case.make(seed=SEED, skip=False)
+    list(train(plainly, case.batches(SEED, 512, draw=1), TrainConfig(steps=case.steps, lr=case.lr)))
+    batch = layer.rows(4000, 2)
+    assert fidelity(skip, batch).fvu < 0.5 * fidelity(plainly, batch).fvu
 
 
 def test_a_price_rises_to_its_full_height():

@@ -113,7 +113,7 @@ def test_a_transcoder_learns_a_map_between_two_sites():
     dictionary = small(d_out=16, sites_in=read, sites_out=write)
     pairs = ({read: x, write: x @ A} for x in batches)
     steps = list(train(dictionary, pairs, TrainConfig(steps=400, lr=3e-3)))
-    assert steps[-1].fvu < 0.35 < 0.9 < steps[0].fvu
+    assert steps[-1].fvu < 0.35 < steps[0].fvu < 1
 
 
 def test_a_step_reports_what_its_batch_shows():

@@ -12,6 +12,7 @@ scikit-learn, which is loaded when they are.)
 ``relu``           ``ReLU`` with L1; ``gated``: ``Gated``; ``jumprelu``: ``JumpReLU``
 ``mutual``         ``Mutual``, selection in the batch as a whole and its calibrated threshold
 ``batchtopk``      ``BatchTopK``, also called Mutual Choice; ``matryoshka``: ``Matryoshka``
+``crosscoder``     ``Crosscoder``: one code for several sites
 ``featurechoice``  ``FeatureChoice``: each feature chooses its activations
 ``pursuit``        ``MatchingPursuit``: one feature after another
 ``baselines``      ``PCA``, ``ICA``, ``NMF`` and ``Random``: fitted, not trained
@@ -31,6 +32,7 @@ directions.
 from workbench.dictionaries.baselines import ICA, NMF, PCA, Random
 from workbench.dictionaries.batchtopk import BatchTopK
 from workbench.dictionaries.codes import Codes
+from workbench.dictionaries.crosscoder import Crosscoder
 from workbench.dictionaries.dictionary import Dictionary, Loss
 from workbench.dictionaries.featurechoice import FeatureChoice
 from workbench.dictionaries.fidelity import Fidelity, fidelity
@@ -40,7 +42,7 @@ from workbench.dictionaries.jumprelu import JumpReLU
 from workbench.dictionaries.matryoshka import Matryoshka
 from workbench.dictionaries.pursuit import MatchingPursuit
 from workbench.dictionaries.relu import ReLU
-from workbench.dictionaries.splice import splice
+from workbench.dictionaries.splice import splice, spliced
 from workbench.dictionaries.storage import save
 from workbench.dictionaries.topk import TopK
 
@@ -50,6 +52,7 @@ __all__ = [
     "PCA",
     "BatchTopK",
     "Codes",
+    "Crosscoder",
     "Dictionary",
     "FeatureChoice",
     "Fidelity",
@@ -66,4 +69,5 @@ __all__ = [
     "load_dictionary",
     "save",
     "splice",
+    "spliced",
 ]

@@ -60,7 +60,7 @@ class Fitted(Dictionary, ABC):
         super().__init__(d_in, d_out or d_in, n_features, sites_in=sites_in, sites_out=sites_out)
         refuse_pairs(self)
         self.k, self.seed = places(n_features if k is None else k, n_features), seed
-        self.W_dec = nn.Parameter(directions(n_features, d_in, torch.Generator().manual_seed(seed)))
+        self.W_dec = nn.Parameter(directions(n_features, self.shape_out, torch.Generator().manual_seed(seed)))
         self.W_enc = nn.Parameter(self.W_dec.detach().clone())
         """[n_features, d_in]: the pseudoinverse of ``W_dec``, transposed; its codes are those of least squares."""
 

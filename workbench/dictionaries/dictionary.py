@@ -2,9 +2,13 @@
 
 A dictionary reads activations ``x`` at ``sites_in`` and rebuilds ``y`` at ``sites_out``; an autoencoder has the
 same sites on both sides. It is trained in units of its own, ``(x - centre) * scale``, in which the sample given
-to ``initialise`` has mean zero and mean square one, so that a learning rate means the same at every site.
-Nobody outside sees those units: what ``encode`` takes, what ``decode`` returns and every value of ``Codes`` is
-in the units of the activations. ``folded`` moves centre and scale into the weights.
+to ``initialise`` has mean zero and mean square one at each site, so that a learning rate means the same at every
+site and, where there are several, none counts for more. Nobody outside sees those units: what ``encode`` takes, what
+``decode`` returns and every value of ``Codes`` is in the units of the activations. ``folded`` moves centre and scale
+into the weights.
+
+One site has activations [batch, d], several have [batch, site, d], and so have weights and units; products see the
+sites end to end.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +23,7 @@ from torch import Tensor, nn
 
 from workbench.dictionaries import sparse
 from workbench.dictionaries.codes import Codes
-from workbench.dictionaries.inputs import Batch, as_sites, named, of_width, pick, refuse_nonfinite, units
+from workbench.dictionaries.inputs import Batch, as_sites, in_units, named, pick, refuse_nonfinite, rows, units
 from workbench.models import Site, TransformerBridge, fingerprint
 from workbench.models.sites import hook_point
 
@@ -41,7 +45,7 @@ class Loss:
     """Which features were active anywhere in the batch."""
 
     fvu: Float[Tensor, ""]
-    """Fraction of the variance of this batch left unexplained."""
+    """Fraction of the variance of this batch left unexplained, the mean over the sites."""
 
 
 class Dictionary(nn.Module, ABC):
@@ -51,10 +55,12 @@ class Dictionary(nn.Module, ABC):
     writes, and a code value is how far along it. Architectures are final classes that add encoder and loss.
     """
 
-    centre_in: Float[Tensor, " d_in"]
-    centre_out: Float[Tensor, " d_out"]
-    scale_in: Float[Tensor, ""]
-    scale_out: Float[Tensor, ""]
+    W_skip: nn.Parameter | None
+    """[d_out, d_in] in a skip transcoder, see ``Linear``."""
+    centre_in: Float[Tensor, "*site_in d_in"]
+    centre_out: Float[Tensor, "*site_out d_out"]
+    scale_in: Float[Tensor, "*site_in"]
+    scale_out: Float[Tensor, "*site_out"]
     initialised: Bool[Tensor, ""]
 
     def __init__(
@@ -72,12 +78,14 @@ class Dictionary(nn.Module, ABC):
         self.sites_out = self.sites_in if sites_out is None else as_sites(sites_out)
         self.provenance: dict[str, Any] = {}
         """Model, data, training, metrics: whatever JSON can hold and a later reader should know; saved too."""
-        self.W_dec = nn.Parameter(torch.empty(n_features, d_out))
-        self.b_dec = nn.Parameter(torch.zeros(d_out))
-        self.register_buffer("centre_in", torch.zeros(d_in))
-        self.register_buffer("centre_out", torch.zeros(d_out))
-        self.register_buffer("scale_in", torch.ones(()))
-        self.register_buffer("scale_out", torch.ones(()))
+        self.shape_in, self.shape_out = _shape(self.sites_in, d_in), _shape(self.sites_out, d_out)
+        """Of one activation: (d,), or (site, d) where there are several sites."""
+        self.W_dec = nn.Parameter(torch.empty(n_features, *self.shape_out))
+        self.b_dec = nn.Parameter(torch.zeros(self.shape_out))
+        self.register_parameter("W_skip", None)
+        for side, shape in (("in", self.shape_in), ("out", self.shape_out)):
+            self.register_buffer(f"centre_{side}", torch.zeros(shape))
+            self.register_buffer(f"scale_{side}", torch.ones(shape[:-1]))
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
 
     @property
@@ -88,8 +96,8 @@ class Dictionary(nn.Module, ABC):
     @abstractmethod
     def loss(
         self,
-        x: Float[Tensor, "batch d_in"],
-        y: Float[Tensor, "batch d_out"],
+        x: Float[Tensor, "batch *site_in d_in"],
+        y: Float[Tensor, "batch *site_out d_out"],
         *,
         dead: Int[Tensor, " dead"],
     ) -> Loss:
@@ -117,21 +125,35 @@ class Dictionary(nn.Module, ABC):
 
     def encode(self, x: Float[Tensor, "*batch d_in"], *, training: bool = False) -> Codes:
         """Return the codes of ``x``; ``training`` selects features as ``loss`` does, where that differs."""
-        flat = of_width(x, self.d_in, self.W_dec).reshape(-1, self.d_in)
+        flat = rows(x, self.shape_in, self.W_dec)
         refuse_nonfinite(flat)
-        values, indices = self._activate((flat - self.centre_in) * self.scale_in, training=training)
-        shape = (*x.shape[:-1], values.shape[-1])
-        return Codes((values / self.scale_out).view(shape), indices.view(shape), self.n_features)
+        values, indices = self._activate(in_units(flat, self.centre_in, self.scale_in), training=training)
+        shape = (*x.shape[: -len(self.shape_in)], values.shape[-1])
+        return Codes((values / self.unit).view(shape), indices.view(shape), self.n_features)
 
     def decode(self, codes: Codes) -> Float[Tensor, "*batch d_out"]:
-        """Return the activations that ``codes`` stand for."""
-        y = sparse.decode(codes.values.flatten(0, -2), codes.indices.flatten(0, -2), self.W_dec)
-        y = y + (self.b_dec / self.scale_out + self.centre_out)
-        return y.view(*codes.values.shape[:-1], self.d_out)
+        """Return the activations that ``codes`` stand for; a skip transcoder adds ``skip(x)`` to them."""
+        values, indices = codes.values.flatten(0, -2), codes.indices.flatten(0, -2)
+        y = sparse.decode(values, indices, self.W_dec.flatten(1)).view(-1, *self.shape_out)
+        bias = self.b_dec / self.scale_out[..., None] + self.centre_out - self.skip(self.centre_in)
+        y = y * (self.unit / self.scale_out)[..., None] + bias
+        return y.view(*codes.values.shape[:-1], *self.shape_out)
+
+    def skip(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "..."]:
+        """Return what passes from ``x`` into the reconstruction beside the codes; without ``W_skip`` a scalar 0."""
+        if self.W_skip is None:
+            return x.new_zeros(())
+        y = rows(x, self.shape_in, self.W_skip) @ self.W_skip.T * (self.scale_in / self.scale_out)
+        return y.view(*x.shape[:-1], self.d_out)
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        """Return the reconstruction, ``decode(encode(x))``."""
-        return self.decode(self.encode(x))
+        """Return the reconstruction, ``decode(encode(x)) + skip(x)``."""
+        return self.decode(self.encode(x)) + self.skip(x)
+
+    @property
+    def unit(self) -> Float[Tensor, ""]:
+        """What makes a code one in training units: ``scale_out``, of several sites that of largest activations."""
+        return self.scale_out.amin()
 
     @property
     def autoencodes(self) -> bool:
@@ -145,7 +167,7 @@ class Dictionary(nn.Module, ABC):
         [batch, site, d] for several.
         """
         read = batch if isinstance(batch, Tensor) else pick(batch, self.sites_in)
-        x = of_width(read, self.d_in, self.W_dec)
+        x = rows(read, self.shape_in, self.W_dec)
         if self.autoencodes:
             return x, x
         if isinstance(batch, Tensor):
@@ -153,7 +175,7 @@ class Dictionary(nn.Module, ABC):
                 f"This dictionary reads {named(self.sites_in)} and rebuilds {named(self.sites_out)}, and one "
                 "tensor is one site; give a mapping from each site to its activations."
             )
-        return x, of_width(pick(batch, self.sites_out), self.d_out, self.W_dec)
+        return x, rows(pick(batch, self.sites_out), self.shape_out, self.W_dec)
 
     def check(self, model: TransformerBridge) -> None:
         """Raise if ``model`` lacks a site of this dictionary, or is not the one that it says it was trained on."""
@@ -193,7 +215,12 @@ class Dictionary(nn.Module, ABC):
         """Return an equal dictionary whose weights act on activations as they are: centre 0, scale 1."""
         copy = deepcopy(self)
         copy._fold_encoder()
-        copy.b_dec.copy_(self.b_dec.double() / self.scale_out + self.centre_out)
+        copy.W_dec.copy_(self.W_dec * (self.unit.double() / self.scale_out)[..., None])
+        bias = self.b_dec.double() / self.scale_out[..., None] + self.centre_out
+        if copy.W_skip is not None:
+            copy.W_skip.mul_(self.scale_in.double() / self.scale_out)
+            bias -= copy.W_skip.double() @ self.centre_in.double()
+        copy.b_dec.copy_(bias)
         for buffer in (copy.centre_in, copy.centre_out):
             buffer.zero_()
         for buffer in (copy.scale_in, copy.scale_out):
@@ -217,7 +244,11 @@ class Dictionary(nn.Module, ABC):
         return ", ".join(f"{key}={value!r}" for key, value in self.describe().items() if key != "architecture")
 
 
-def unexplained(residual: Float[Tensor, "batch d"], y: Float[Tensor, "batch d"]) -> Float[Tensor, ""]:
-    """Return the fraction of the variance of ``y`` that ``residual`` leaves, without a gradient."""
+def unexplained(residual: Float[Tensor, "batch *site d"], y: Float[Tensor, "batch *site d"]) -> Float[Tensor, ""]:
+    """Return the fraction of the variance of ``y`` that ``residual`` leaves, its mean over sites, without gradient."""
     residual, y = residual.detach(), y.detach()
-    return residual.square().sum() / (y - y.mean(0)).square().sum()
+    return (residual.square().sum((0, -1)) / (y - y.mean(0)).square().sum((0, -1))).mean()
+
+
+def _shape(sites: tuple[Site, ...], d: int) -> tuple[int, ...]:
+    return (len(sites), d) if len(sites) > 1 else (d,)

@@ -59,7 +59,7 @@ class Gated(Penalised):
     def _charged(self, u: Tensor, v: Tensor, W_dec: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         gate, dense = self._paths(u)
         gate = gate.relu()
-        error = v - self.b_dec.detach() - gate @ W_dec.detach()
+        error = v.detach() - self.b_dec.detach() - gate @ W_dec.detach()
         return dense, {
             "l1": self.risen * self.l1 * gate.sum(1).mean() / self.d_out**0.5,
             "gate": error.square().mean(),

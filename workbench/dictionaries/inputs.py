@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from workbench.models import Site
 
 Batch = Tensor | Mapping[Site, Tensor]
-"""Activations [batch, d] of one site, or of several sites by name."""
+"""Activations [batch, d] of one site, [batch, site, d] of several, or [batch, d] of each by name."""
 
 
 def as_sites(sites: Site | Sequence[Site]) -> tuple[Site, ...]:
@@ -30,40 +31,53 @@ def pick(batch: Mapping[Site, Tensor], sites: tuple[Site, ...]) -> Tensor:
             f"The batch maps {named(list(batch))} to activations, but this dictionary names no site; "
             "build it with sites_in=Site(…), or give it a tensor."
         )
+    if len(set(sites)) < len(sites):
+        raise ValueError(
+            f"This dictionary reads {named(sites)}, the same site of several models, and a mapping holds it once; "
+            "give a tensor [batch, model, d]."
+        )
     return batch[sites[0]] if len(sites) == 1 else torch.stack([batch[site] for site in sites], dim=1)
 
 
-def of_width(x: Tensor, width: int, like: Tensor) -> Tensor:
-    """Return ``x`` in the dtype and on the device of ``like``, if it holds activations of this width."""
+def rows(x: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return ``x``, whose last axes must have ``shape``, as a batch of that in the dtype and place of ``like``."""
     if not x.is_floating_point():
         raise TypeError(f"Activations are a tensor of floating-point numbers, got {x.dtype}.")
-    if x.ndim == 0 or x.shape[-1] != width:
+    if x.shape[-len(shape) :] != shape:
+        *sites, d = shape
         raise ValueError(
-            f"This dictionary takes activations of width {width} here, got shape {tuple(x.shape)}; "
-            "check that it was made for this model and site."
+            f"This dictionary takes activations of {f'{sites[0]} sites and ' if sites else ''}width {d} here, got "
+            f"shape {tuple(x.shape)}; check that it was made for this model and site."
         )
-    return x.to(like)
+    return x.to(like).reshape(-1, *shape)
 
 
 def refuse_nonfinite(x: Tensor) -> None:
-    """Raise if any activation holds NaN or infinity."""
+    """Raise if any row of ``x`` holds NaN or infinity."""
     finite = torch.isfinite(x)
     if not finite.all():
-        bad = int((~finite).flatten(0, -2).any(-1).sum())
+        bad = int((~finite).flatten(1).any(1).sum())
         raise ValueError(
-            f"{bad} of {x[..., 0].numel()} activations hold NaN or infinity; a dictionary takes finite ones. "
+            f"{bad} of {len(x)} activations hold NaN or infinity; a dictionary takes finite ones. "
             "Leave those rows out, or record the model in float32."
         )
 
 
-def units(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean of a sample and the scale that gives what is left a mean square of one."""
+def units(x: Float[Tensor, "batch *site d"]) -> tuple[Float[Tensor, "*site d"], Float[Tensor, "*site"]]:
+    """Return the mean of a sample and, of each site, the scale that gives what is left a mean square of one."""
     centre = x.mean(0)
-    power = (x - centre).square().mean()
+    power = (x - centre).square().mean((0, -1))
     # A constant leaves a rounding error, not a zero: the mean square must stand out from the centre's.
-    if len(x) < 2 or power <= 1e-12 * centre.square().mean():
+    if len(x) < 2 or (power <= 1e-12 * centre.square().mean(-1)).any():
         raise ValueError(
             f"A sample of {len(x)} activations that do not vary gives no unit of length; "
             "a dictionary is initialised on at least two different ones."
         )
     return centre, power.rsqrt()
+
+
+def in_units(
+    x: Float[Tensor, "batch *site d"], centre: Float[Tensor, "*site d"], scale: Float[Tensor, "*site"]
+) -> Float[Tensor, "batch sites_d"]:
+    """Return ``(x - centre) * scale``, the sites of each activation end to end."""
+    return ((x - centre) * scale[..., None]).flatten(1)

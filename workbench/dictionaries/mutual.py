@@ -49,7 +49,8 @@ class Mutual(Linear, ABC):
         self.threshold.copy_(self.cutoff(sample, self.k))
 
     def _over(self, u: Tensor) -> Tensor:
-        z = u @ self.W_enc.T + self.b_enc
+        W_enc, b_enc = self.encoder
+        z = u @ W_enc.T + b_enc
         return torch.where(z > self.threshold, z, 0)
 
     @override
@@ -58,9 +59,9 @@ class Mutual(Linear, ABC):
     ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
         if not training:
             return sparse.compressed(self._over, u, self.n_features)
-        z, indices, kept = sparse.strongest_of_all(u, self.W_enc, self.b_enc, self.k * len(u))
+        z, indices, kept = sparse.strongest_of_all(u, *self.encoder, self.k * len(u))
         self.exceeding = (z > self.threshold).sum(1).to(z.dtype).mean()
-        return sparse.encode(u, self.W_enc, self.b_enc, z, indices).relu() * kept, indices
+        return sparse.encode(u, *self.encoder, z, indices).relu() * kept, indices
 
     @override
     @torch.no_grad()
@@ -71,4 +72,4 @@ class Mutual(Linear, ABC):
     @override
     def _fold_encoder(self) -> None:
         super()._fold_encoder()
-        self.threshold.copy_(self.threshold.double() / self.scale_out)
+        self.threshold.copy_(self.threshold.double() / self.unit)

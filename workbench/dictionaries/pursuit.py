@@ -61,7 +61,7 @@ class MatchingPursuit(Dictionary):
         super().__init__(d_in, d_out or d_in, n_features, sites_in=sites_in, sites_out=sites_out)
         refuse_pairs(self)
         self.k, self.until = places(k, n_features), _share(until)
-        self.W_dec = nn.Parameter(directions(n_features, d_in, torch.Generator().manual_seed(seed)))
+        self.W_dec = nn.Parameter(directions(n_features, (d_in,), torch.Generator().manual_seed(seed)))
         self.register_buffer("length", torch.full((), d_in**0.5))
 
     @property

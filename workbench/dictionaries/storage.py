@@ -14,6 +14,7 @@ import torch
 from workbench.dictionaries import files
 from workbench.dictionaries.baselines import ICA, NMF, PCA, Random
 from workbench.dictionaries.batchtopk import BatchTopK
+from workbench.dictionaries.crosscoder import Crosscoder
 from workbench.dictionaries.dictionary import Dictionary
 from workbench.dictionaries.featurechoice import FeatureChoice
 from workbench.dictionaries.gated import Gated
@@ -27,7 +28,7 @@ from workbench.models import Site
 ARCHITECTURES: dict[str, Callable[..., Dictionary]] = {
     kind.__name__: kind
     for kind in (
-        *(TopK, ReLU, Gated, JumpReLU, BatchTopK, FeatureChoice, Matryoshka, MatchingPursuit),
+        *(TopK, ReLU, Gated, JumpReLU, BatchTopK, FeatureChoice, Matryoshka, MatchingPursuit, Crosscoder),
         *(PCA, ICA, NMF, Random),
     )
 }
@@ -48,12 +49,9 @@ def save(dictionary: Dictionary, directory: str | Path, *, dtype: torch.dtype = 
     """
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}.")
-    rounded = deepcopy(dictionary)
-    for parameter in rounded.parameters():
-        if parameter.ndim > 1:  # before folding, so that the folded biases make up for it where the centre is large
-            parameter.data = parameter.data.to(dtype).to(parameter.dtype)
-    state = {key: tensor for key, tensor in rounded.folded().state_dict().items() if key not in UNITS}
-    tensors = {key: tensor.to(dtype if tensor.ndim > 1 else torch.float32) for key, tensor in state.items()}
+    folded = dictionary.folded() if dtype == torch.float32 else _rounded(dictionary, dtype)
+    state = {key: tensor for key, tensor in folded.state_dict().items() if key not in UNITS}
+    tensors = {key: tensor.to(dtype if key.startswith("W_") else torch.float32) for key, tensor in state.items()}
     manifest = {**dictionary.describe(), "provenance": dictionary.provenance}
     files.write(Path(directory), NAME, manifest, tensors)
 
@@ -69,6 +67,24 @@ def read(directory: Path) -> Dictionary:
     dictionary.initialised.fill_(True)
     dictionary.provenance = manifest.get("provenance", {})
     return dictionary.requires_grad_(False)
+
+
+@torch.no_grad()
+def _rounded(dictionary: Dictionary, dtype: torch.dtype) -> Dictionary:
+    """Return the folded dictionary, its matrices rounded after the scale and before the centre goes into its biases.
+
+    So the biases make up for what rounding does where the centre is large.
+    """
+    scaled = deepcopy(dictionary)
+    scaled.centre_in.zero_()
+    scaled.centre_out.zero_()
+    scaled = scaled.folded()
+    for name, parameter in scaled.named_parameters():
+        if name.startswith("W_"):
+            parameter.copy_(parameter.to(dtype))
+    scaled.centre_in.copy_(dictionary.centre_in)
+    scaled.centre_out.copy_(dictionary.centre_out)
+    return scaled.folded()
 
 
 def _empty(manifest: dict[str, Any], directory: Path) -> Dictionary:

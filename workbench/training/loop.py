@@ -48,10 +48,10 @@ def train(
 
     Args:
         dictionary: What to train, on the device it is on. If it is not initialised, the first batch does it.
-        batches: Tensors [batch, d], or mappings from sites to such tensors. Their position is saved if they
-            have ``state_dict`` and ``load_state_dict``; others are replayed from their beginning. If they have the
-            ``fingerprint`` of a model, as a store's do, the dictionary's provenance takes it over, and one that
-            knows another model is refused.
+        batches: Tensors [batch, d], of several sites [batch, site, d], or mappings from sites to tensors [batch, d].
+            Their position is saved if they have ``state_dict`` and ``load_state_dict``; others are replayed from
+            their beginning. If they have the ``fingerprint`` of a model, as a store's do, the dictionary's provenance
+            takes it over, and one that knows another model is refused.
         config: How to take steps.
         checkpoint: A directory to save to at the start, as often as ``config.save_every`` says, at the end, and
             when the loop is left early. If it already holds this training, the training goes on from there.
