@@ -371,11 +371,11 @@ def test_factors_rebuild_less_than_a_trained_dictionary_of_equal_count():
 
 @linear
 def test_a_frozen_decoder_stays_as_it_was_drawn_and_the_rest_learns(name, tmp_path):
-    dictionary, free = (CASES[name].make(seed=SEED, frozen=frozen) for frozen in (True, False))
-    world = World({"plain": plain(64, active=(1, 5))}, d=32, seed=SEED)
+    case = CASES[name]
+    dictionary, free = (case.make(seed=SEED, frozen=frozen) for frozen in (True, False))
     before = {key: parameter.detach().clone() for key, parameter in dictionary.named_parameters()}
     assert torch.equal(before["W_dec"], free.W_dec)
-    steps = list(train(dictionary, world.batches(256, seed=1), TrainConfig(steps=60, lr=5e-3, save_every=30)))
+    steps = list(train(dictionary, case.batches(SEED, 256, draw=1), TrainConfig(steps=60, lr=5e-3, save_every=30)))
     for key, parameter in dictionary.named_parameters():
         assert torch.equal(parameter, before[key]) == (key == "W_dec"), key
     assert steps[-1].fvu < steps[0].fvu
@@ -386,10 +386,11 @@ def test_a_frozen_decoder_stays_as_it_was_drawn_and_the_rest_learns(name, tmp_pa
 
 @linear
 def test_all_but_the_decoder_has_the_gradient_it_would_have(name):
-    (frozen, x), (free, _) = (rough(name, SEED, frozen=frozen) for frozen in (True, False))
+    (frozen, batch), (free, _) = (rough(name, SEED, frozen=frozen) for frozen in (True, False))
+    x, y = free.pair(batch)
     for dictionary in (frozen, free):
         dictionary.load_state_dict(free.state_dict())
-        dictionary.loss(x, x, dead=torch.arange(3)).total.backward()
+        dictionary.loss(x, y, dead=torch.arange(3)).total.backward()
     assert frozen.W_dec.grad is None
     expected = dict(free.named_parameters())
     for key, parameter in frozen.named_parameters():

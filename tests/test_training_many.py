@@ -302,17 +302,18 @@ def test_sites_that_are_mostly_silent_lose_nothing():
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_asks_the_device_nothing(name):
     """Tensors on "meta" have no values: whatever waits for one raises. The code is that of a GPU."""
-    dictionary = CASES[name].make(seed=SEED)
-    dictionary.initialise(next(Mixtures(SEED)))
+    dictionary, batch = CASES[name].make(seed=SEED), CASES[name].rows(SEED, 512, draw=1)
+    dictionary.initialise(batch)
+    batch = batch.to("meta") if isinstance(batch, Tensor) else {site: x.to("meta") for site, x in batch.items()}
     learner = Learner(name, dictionary.to("meta"), TrainConfig(steps=100))
     learner._ready = True
     learner._adam = torch.optim.Adam(dictionary.parameters())  # the fused one knows real devices only
     learner._dead = torch.zeros(20, dtype=torch.long, device="meta")
     for step in range(1, COUNT_EVERY):
-        _, measured = learner.learn(torch.zeros(512, D, device="meta"), step)
+        _, measured = learner.learn(batch, step)
     assert all(value.is_meta for value in measured.values())
     with pytest.raises(NotImplementedError, match="nonzero"):  # so the test can fail
-        learner.learn(torch.zeros(512, D, device="meta"), COUNT_EVERY)
+        learner.learn(batch, COUNT_EVERY)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -321,9 +322,9 @@ def test_half_precision_learns_as_well(name):
     for precision in ("float32", "bf16"):
         dictionary = case.make(seed=SEED)
         config = TrainConfig(steps=60, lr=case.lr, precision=precision)
-        list(train(dictionary, Mixtures(SEED), config))
+        list(train(dictionary, case.batches(SEED, 512, draw=1), config))
         assert all(parameter.dtype == torch.float32 for parameter in dictionary.parameters())
-        found[precision] = fidelity(dictionary, next(Mixtures(SEED + 1))).fvu
+        found[precision] = fidelity(dictionary, case.rows(SEED, 512, draw=2)).fvu
     assert found["bf16"] < 1.1 * found["float32"] + 0.01
 
 

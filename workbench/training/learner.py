@@ -25,7 +25,6 @@ class Learner:
     """
 
     def __init__(self, name: str, dictionary: Dictionary, config: TrainConfig) -> None:
-        dictionary.check_training()
         self.name = name
         self.dictionary = dictionary.requires_grad_(True)
         self.config = config

@@ -132,6 +132,7 @@ class Training(Generic[Report]):
         sites = {site for one in dictionaries.values() for site in (*one.sites_in, *one.sites_out)}
         self._feed = Feed(batches, sites, self.device)
         for dictionary in dictionaries.values():
+            dictionary.check_training()
             known, given = dictionary.provenance.get("model"), self._feed.fingerprint
             if known and given and known != given:
                 raise ValueError(
