@@ -114,11 +114,14 @@ def sums_by_feature(
     n_features: int,
 ) -> Float[Tensor, "n_features d"]:
     """Return ``dense(weights).T @ table``: for each feature, the weighted sum of the rows where it occurs."""
+    features, weights, rows = indices.flatten(), weights.flatten(), None
+    if table.device.type == "cpu" and len(rows := weights.nonzero().squeeze(1)) < len(weights):
+        features, weights = features[rows], weights[rows]  # empty slots, of which a batch may have more than full ones
     # Narrow keys sort twice as fast; stable, so that equal runs add in equal order.
-    features, order = indices.flatten().int().sort(stable=True)
+    features, order = features.int().sort(stable=True)
     first = torch.searchsorted(features, torch.arange(n_features, dtype=torch.int32, device=table.device))
-    rows = order // indices.shape[1]
-    return F.embedding_bag(rows, table, first, mode="sum", per_sample_weights=weights.flatten()[order])
+    rows = (order if rows is None else rows[order]) // indices.shape[1]
+    return F.embedding_bag(rows, table, first, mode="sum", per_sample_weights=weights[order])
 
 
 class _Encode(torch.autograd.Function):
