@@ -1,6 +1,6 @@
 """The same on a GPU as on a CPU? Every architecture's loss, gradients and a short run, and how long a step takes.
 
-    python tests/bench/bench_cuda.py [--d 1024] [--features 16384] [--k 32] [--batch 4096]
+    python tests/bench/cuda.py [--d 1024] [--features 16384] [--k 32] [--batch 4096]
 
 Without a CUDA device it says so and ends with code 2; where something differs, with code 1.
 """
