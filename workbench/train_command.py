@@ -78,7 +78,7 @@ def train(given: argparse.Namespace) -> int:
         task = bar.add_task("measuring", total=len(trained), told="")
         for (name, seed), dictionary in trained.items():
             found = fidelity(dictionary, unseen.rows(slice(None), pairs[name]).acts)
-            kl = splice_kl(model, dictionary, tokens, where=kept)
+            kl = float(splice_kl(model, dictionary, tokens, where=kept)[kept].mean())
             figures = {"fvu": found.fvu, "l0": found.l0, "dead": found.dead, "kl": kl}
             told = trained[name, given.seed].provenance.setdefault("held_out", [])
             told.append({"seed": seed} | {key: float(f"{value:.4g}") for key, value in figures.items()})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.dictionaries.dictionary import Dictionary
@@ -80,30 +80,30 @@ def splice_kl(
     tokens: Int[Tensor, "batch pos"],
     *,
     where: Bool[Tensor, "batch pos"] | None = None,
-) -> float:
-    """Return what the model loses where it is given reconstructions, in nats per token.
+) -> Float[Tensor, "batch pos"]:
+    """Return what the model loses at each token when it is given reconstructions, in nats.
 
-    The mean of KL(model ‖ model with ``dictionary`` in the place of what it rebuilds), of the next token.
+    KL(model ‖ model with ``dictionary`` in the place of what it rebuilds), of the next token.
 
     Args:
         model: The model that the dictionary was trained on.
         dictionary: A dictionary of named sites, one that it reads and one that it rebuilds.
         tokens: Texts, padded on the right.
-        where: The tokens at which it is put in and the loss is counted; the model keeps what it computes at the others.
+        where: The tokens at which it is put in; elsewhere the model keeps what it computes, and the loss is 0.
             Leave out padding, and the beginning of the text if the dictionary was trained without. None is all.
     """
     dictionary.check(model)
     tokens = checked_tokens(model, tokens)
     where = torch.ones_like(tokens, dtype=torch.bool) if where is None else where.to(tokens.device)
-    if not where.any():
-        raise ValueError("splice_kl was given no token to count: where is False everywhere.")
-    total, edits = 0.0, spliced(dictionary, error="drop")
-    for part, chosen in zip(*(rows.split(max(1, FORWARD // tokens.shape[1])) for rows in (tokens, where)), strict=True):
+    lost = torch.zeros(tokens.shape, device=tokens.device)
+    edits = spliced(dictionary, error="drop")
+    size = max(1, FORWARD // tokens.shape[1])
+    for part, chosen, nats in zip(tokens.split(size), where.split(size), lost.split(size), strict=True):
         log_p = run(model, part)[chosen].float().log_softmax(-1)
         with edited(model, {site: _only(chosen, edit) for site, edit in edits.items()}):
             log_q = run(model, part)[chosen].float().log_softmax(-1)
-        total += float((log_p.exp() * (log_p - log_q)).double().sum())
-    return total / int(where.sum())
+        nats[chosen] = (log_p.exp() * (log_p - log_q)).sum(-1)
+    return lost
 
 
 def _only(where: Tensor, edit: Edit) -> Edit:
