@@ -19,8 +19,10 @@ from workbench.dictionaries import (
     load_dictionary,
     save,
     splice,
+    splice_kl,
     spliced,
 )
+from workbench.language import Language
 from workbench.language.planted import World, plain, recovery
 from workbench.models import Context, Site, edited, generate, load_model, record, resume
 from workbench.training import TrainConfig, train
@@ -197,6 +199,27 @@ def contexts(shape: tuple[int, int], *sites: Site) -> list[Context]:
     """What the edits at ``sites`` are told in one forward."""
     positions = torch.arange(shape[1]).expand(shape)  # one for all sites, as the model gives it
     return [Context(positions, positions, torch.ones(shape, dtype=torch.bool), site) for site in sites]
+
+
+@pytest.mark.parametrize("stream", ["resid_post", "attn_out", "transcoder"])
+def test_what_splicing_in_costs_is_that_of_one_text_after_another(tiny, stream):
+    documents = Language(0).documents(40, split="test", seed=SEED)  # more than share a forward
+    read, write = (READ, WRITE) if stream == "transcoder" else (Site(2, stream),) * 2
+    dictionary = TopK(128, 200, k=8, sites_in=read, sites_out=write, seed=SEED)
+    dictionary.initialise(record(tiny, documents.tokens, [read, write]))
+    where = documents.mask & (documents.tokens != tiny.tokenizer.bos_token_id)
+    found = splice_kl(tiny, dictionary, documents.tokens, where=where)
+    assert found.shape == where.shape
+    assert not found[~where].any()
+    assert found[where].mean() > 0.01
+    for row, length in zip(range(40), documents.lengths.tolist(), strict=True):
+        text = documents.tokens[row : row + 1, :length]
+        acts = record(tiny, text, [read, write])
+        instead = acts[write].clone()
+        instead[0, 1:] = dictionary(acts[read][0, 1:])
+        p, q = tiny(text)[0].softmax(-1), resume(tiny, write, instead, tokens=text)[0].softmax(-1)
+        kl = (p * (p / q).log()).sum(-1)
+        assert torch.allclose(found[row, 1:length], kl[1:], atol=1e-4, rtol=1e-3)
 
 
 @either

@@ -214,6 +214,11 @@ def kept(unfinished: Path) -> str:
     return f"{done} rows are kept in '{unfinished}'" if done else "nothing is kept yet"
 
 
+def layer(word: str) -> int | str:
+    """Return the number of a layer, or "all"."""
+    return word if word == "all" else int(word)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line and run one command."""
     parser = argparse.ArgumentParser(
@@ -228,11 +233,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
     for_lab.add_argument("--check", action="store_true", help="run the tour without a browser and say what it found")
     commands.add_parser("doctor", help="say what is installed and what to do where something is wrong")
-    for_train = commands.add_parser("train", help="train a dictionary on a model's activations")
+    for_train = commands.add_parser("train", help="train dictionaries on a model's activations, one or many at once")
     for_train.add_argument("directory", type=Path, help="where to write it; a stopped training goes on from there")
     for_train.add_argument("--model", default="tiny", help="a shipped name, a Hugging Face directory or a hub id")
-    for_train.add_argument("--layer", type=int, help="default: the middle one")
-    for_train.add_argument("--stream", default="resid_post", help="what to read there (default: %(default)s)")
+    for_train.add_argument("--layer", nargs="+", type=layer, help="one or more, or all (default: the middle one)")
+    for_train.add_argument(
+        "--stream",
+        nargs="+",
+        default=["resid_post"],
+        help="one or more: what to read there, or transcoder, from mlp_in to mlp_out (default: resid_post)",
+    )
     for_train.add_argument("--text", type=Path, help="a file, one text per line; default: the built-in language")
     numbers = {
         "documents": (40_000, "documents of the built-in language"),
@@ -240,6 +250,7 @@ def main(arguments: list[str] | None = None) -> None:
         "k": (16, "features on a token"),
         "steps": (4000, "optimiser steps"),
         "seed": (0, "of the text, the order and the first weights"),
+        "seeds": (1, "trainings of each dictionary: the first is saved, all are measured"),
     }
     for name, (value, meaning) in numbers.items():
         for_train.add_argument(f"--{name}", type=int, default=value, help=f"{meaning} (default: %(default)s)")
@@ -248,8 +259,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     for_train.add_argument("--lr", type=float, help="default: by the number of features, as Gao et al. (2024)")
     for_train.add_argument("--dead-tokens", type=int, help="silent for so long, a feature is revived; default: by size")
-    for_train.add_argument("--half", action="store_true", help="store the matrices in half precision")
-    for_train.add_argument("--replace", action="store_true", help="replace the finished dictionary in DIRECTORY")
+    for_train.add_argument("--half", action="store_true", help="matrices, and rows on the way, in half precision")
+    for_train.add_argument("--replace", action="store_true", help="replace what is finished in DIRECTORY")
     words = sys.argv[1:] if arguments is None else arguments
     options = []
     if words[:1] == ["lab"] and not {"--check", "-h", "--help"} & set(words):

@@ -1,6 +1,7 @@
-"""``workbench train``: text to activations to a dictionary, measured on text held out and saved.
+"""``workbench train``: text to activations to dictionaries, measured on text held out and saved.
 
-Rows and training are kept in ``DIRECTORY/unfinished`` until all is done, so that the same command goes on.
+One forward pass gives the rows of every site, and one stream of them trains every dictionary. Both are kept in
+``DIRECTORY/unfinished`` until all is done, so that the same command goes on.
 """
 
 import argparse
@@ -8,24 +9,33 @@ import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from workbench.activations import ActivationStore
-from workbench.dictionaries import TopK, fidelity, save
+from workbench.activations.sources import pieces_of
+from workbench.dictionaries import TopK, fidelity, save, splice_kl
 from workbench.language import Documents, Language
 from workbench.models import Site, TransformerBridge, load_model
-from workbench.training import TrainConfig, progress
-from workbench.training import train as start
+from workbench.models.forward import device_of
+from workbench.training import TrainConfig, progress, train_many
 from workbench.training.bar import bar_of
 
 Draw = Callable[[], Documents | list[str]]
 
+TRANSCODER = "transcoder"
+"""In the place of a stream: what reads ``mlp_in`` and rebuilds ``mlp_out``."""
+
+SPLICED = 300
+"""Texts held out on which dictionaries are spliced into the model."""
+
 
 def train(given: argparse.Namespace) -> int:
-    """Train a dictionary on the activations of a model, measure it on held-out text, and save it."""
+    """Train dictionaries on the activations of a model, measure them on held-out text, and save them."""
     _check(given)
     config = TrainConfig(steps=given.steps, lr=given.lr, dead_tokens=given.dead_tokens)
     texts = _texts(given)
@@ -35,49 +45,85 @@ def train(given: argparse.Namespace) -> int:
             f"'{given.model}' does not speak the built-in language, whose documents a dictionary is trained on where "
             "nothing else is given; give --text FILE."
         )
-    site = Site(model.cfg.n_layers // 2 if given.layer is None else given.layer, given.stream)
+    pairs = _pairs(given, model.cfg.n_layers)
+    places = {name: given.directory / (name if len(pairs) > 1 else "") for name in pairs}
     unfinished = given.directory / "unfinished"
-    store = _harvest(model, site, "training", *texts["train"], unfinished / "rows")
-    unseen = _harvest(model, site, "held-out", *texts["test"], unfinished / "held_out")
+    for place in places.values():
+        # What has begun may go on: it was asked then, and may have been stopped between saving one and another.
+        if (place / "dictionary.json").exists() and not given.replace and not unfinished.exists():
+            raise ValueError(f"'{place}' holds a finished dictionary; give --replace, or another directory.")
+    sites = sorted({site for pair in pairs.values() for site in pair})
+    store = _harvest(model, sites, "training", *texts["train"], unfinished / "rows", given.half)
+    unseen = _harvest(model, sites, "held-out", *texts["test"], unfinished / "held_out", given.half)
     few = 10 * given.features
     if len(store) < few:
         print(f"{len(store):,} rows are few for {given.features:,} features, which want {few:,}: give more text.")
     batch = given.batch or min(2048, len(store))
-    held_out = unseen.rows(slice(None)).acts
-    dictionary = TopK(held_out[site].shape[1], given.features, k=given.k, sites_in=site, seed=given.seed)
-    training = start(dictionary, store.batches([site], batch, given.seed), config, checkpoint=unfinished)
+    width = {site: acts.shape[1] for site, acts in unseen.rows([0]).acts.items()}
+    seeds, device = range(given.seed, given.seed + given.seeds), device_of(model)
+    trained = {
+        (name, seed): TopK(
+            width[read], given.features, k=given.k, d_out=width[write], sites_in=read, sites_out=write, seed=seed
+        ).to(device)
+        for name, (read, write) in pairs.items()
+        for seed in seeds
+    }
+    titled = {name if len(seeds) == 1 else f"{name} seed {seed}": one for (name, seed), one in trained.items()}
+    training = train_many(titled, store.batches(sites, batch, given.seed), config, checkpoint=unfinished)
     with closing(training):
         for _ in progress(training):
             pass
-    found = fidelity(dictionary, held_out)
+    tokens, kept = _tokens(model, texts["test"][1]())
+    with bar_of("dictionaries") as bar:
+        task = bar.add_task("measuring", total=len(trained), told="")
+        for (name, seed), dictionary in trained.items():
+            found = fidelity(dictionary, unseen.rows(slice(None), pairs[name]).acts)
+            kl = float(splice_kl(model, dictionary, tokens, where=kept)[kept].mean())
+            figures = {"fvu": found.fvu, "l0": found.l0, "dead": found.dead, "kl": kl}
+            told = trained[name, given.seed].provenance.setdefault("held_out", [])
+            told.append({"seed": seed} | {key: float(f"{value:.4g}") for key, value in figures.items()})
+            bar.advance(task)
     asked = [word for word in given.words[1:] if word != "--replace" and Path(word) != given.directory]
-    dictionary.provenance |= {
-        "command": shlex.join(["workbench", "train", "DIRECTORY", *asked]),
-        "rows": {"train": len(store), "held_out": len(unseen)},
-        "training": config.recipe() | {"batch": batch},
-        "held_out": {key: round(value, 4) for key, value in asdict(found).items()},
-    }
-    save(dictionary, given.directory, dtype=torch.float16 if given.half else torch.float32)
+    for name, place in places.items():
+        dictionary = trained[name, given.seed]
+        dictionary.provenance |= {
+            "command": shlex.join(["workbench", "train", "DIRECTORY", *asked]),
+            "rows": {"train": len(store), "held_out": len(unseen), "spliced": int(kept.sum())},
+            "training": config.recipe() | {"batch": batch},
+        }
+        save(dictionary, place, dtype=torch.float16 if given.half else torch.float32)
+        first = dictionary.provenance["held_out"][0]
+        print(
+            f"{place} holds {given.features} features at {name}. On text held out, {first['l0']:.0f} features a token "
+            f"leave {first['fvu']:.1%} of the variance unexplained, {first['dead']:.1%} of the features never fire, "
+            f"and reconstructions in their place cost the model {first['kl']:.2g} nats a token."
+        )
     shutil.rmtree(unfinished)
-    print(
-        f"{given.directory} holds {given.features} features at {site}. On text held out, {found.l0:.0f} features "
-        f"a token leave {found.fvu:.1%} of the variance unexplained, and {found.dead:.1%} of the features never fire.\n"
-        f'Load it with load_dictionary("{given.directory}"), or name it DICTIONARY in the tour\'s parameters.'
-    )
+    print(f'Load it with load_dictionary("{place}"), or name it DICTIONARY in the tour\'s parameters.')
     return 0
 
 
 def _check(given: argparse.Namespace) -> None:
     """Say what cannot be, before anything takes time."""
-    if (given.directory / "dictionary.json").exists() and not given.replace:
-        raise ValueError(f"'{given.directory}' holds a finished dictionary; give --replace, or another directory.")
-    for name in ("documents", "features", "batch"):
+    for name in ("documents", "features", "batch", "seeds"):
         if (number := getattr(given, name)) is not None and number < 1:
             raise ValueError(f"--{name} must be at least 1, got {number}.")
     if not 0 < given.k <= given.features:
         raise ValueError(f"--k must lie in 1..{given.features} (--features), got {given.k}.")
-    if Site(given.layer or 0, given.stream).stream == "pattern":
+    if "pattern" in given.stream:
         raise ValueError("--stream pattern has a row per pair of tokens, and a dictionary reads one per token.")
+    _pairs(given, 1)
+
+
+def _pairs(given: argparse.Namespace, n_layers: int) -> dict[str, tuple[Site, Site]]:
+    """Return what each dictionary reads and rebuilds, by its name."""
+    asked = given.layer or [n_layers // 2]
+    pairs = {}
+    for layer in range(n_layers) if "all" in asked else asked:
+        for stream in given.stream:
+            ends = ("mlp_in", "mlp_out") if stream == TRANSCODER else (stream, stream)
+            pairs[f"{layer}.{stream}"] = Site(layer, ends[0]), Site(layer, ends[1])
+    return pairs
 
 
 def _texts(given: argparse.Namespace) -> dict[str, tuple[int, Draw]]:
@@ -101,7 +147,7 @@ def _texts(given: argparse.Namespace) -> dict[str, tuple[int, Draw]]:
 
 
 def _harvest(
-    model: TransformerBridge, site: Site, what: str, count: int, draw: Draw, directory: Path
+    model: TransformerBridge, sites: list[Site], what: str, count: int, draw: Draw, directory: Path, half: bool
 ) -> ActivationStore:
     with bar_of("texts") as bar:
         task = bar.add_task(f"{what} text", total=count, told="")
@@ -109,9 +155,18 @@ def _harvest(
         store = ActivationStore.collect(
             model,
             draw(),
-            [site],
+            sites,
             directory=directory,
+            dtype=torch.float16 if half else None,
             progress=lambda done, rows: bar.update(task, completed=min(done, count)),
         )
         bar.update(task, completed=count)
     return store
+
+
+def _tokens(model: TransformerBridge, texts: Documents | list[str]) -> tuple[Tensor, Tensor]:
+    """Return the tokens of the first texts, padded on the right, and which of them a store has rows of."""
+    rows = [piece.tokens for piece in islice(pieces_of(model, texts), SPLICED)]
+    tokens = pad_sequence(rows, batch_first=True)
+    real = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True)
+    return tokens, real & (tokens != model.tokenizer.bos_token_id)

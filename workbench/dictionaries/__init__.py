@@ -20,7 +20,7 @@ scikit-learn, which is loaded when they are.)
 ``gradients``      gradients that differ from autograd's on purpose
 ``inputs``         from a batch to the tensors a dictionary takes
 ``splice``         a dictionary in a running model
-``fidelity``       how much it keeps, and at what cost
+``fidelity``       how much it keeps, at what cost, and what the model loses by it
 ``storage``        ours on disk; ``files``: a manifest and its tensors, atomically
 ``formats``        load, from our files and from those of SAELens, sparsify, dictionary_learning and Gemma Scope; export
 =================  ==================================================================================
@@ -35,7 +35,7 @@ from workbench.dictionaries.codes import Codes
 from workbench.dictionaries.crosscoder import Crosscoder
 from workbench.dictionaries.dictionary import Dictionary, Loss
 from workbench.dictionaries.featurechoice import FeatureChoice
-from workbench.dictionaries.fidelity import Fidelity, fidelity
+from workbench.dictionaries.fidelity import Fidelity, fidelity, splice_kl
 from workbench.dictionaries.formats import export, load_dictionary
 from workbench.dictionaries.gated import Gated
 from workbench.dictionaries.jumprelu import JumpReLU
@@ -69,5 +69,6 @@ __all__ = [
     "load_dictionary",
     "save",
     "splice",
+    "splice_kl",
     "spliced",
 ]

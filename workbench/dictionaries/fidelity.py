@@ -1,16 +1,22 @@
-"""How much of the activations a dictionary keeps, and at what cost."""
+"""How much of the activations a dictionary keeps, at what cost, and what the model loses by it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.dictionaries.dictionary import Dictionary
 from workbench.dictionaries.inputs import Batch
+from workbench.dictionaries.splice import spliced
+from workbench.models import Context, Edit, TransformerBridge, edited
+from workbench.models.forward import checked_tokens, run
 
 CHUNK = 4096
+FORWARD = 1024
+"""Tokens in a forward whose logits are compared: there are as many as the vocabulary has words, for each."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +71,46 @@ def fidelity(dictionary: Dictionary, x: Batch | Iterable[Batch]) -> Fidelity:
         dead=1 - float(fired.float().mean()),
         by_site=tuple(fvu.tolist()),
     )
+
+
+@torch.no_grad()
+def splice_kl(
+    model: TransformerBridge,
+    dictionary: Dictionary,
+    tokens: Int[Tensor, "batch pos"],
+    *,
+    where: Bool[Tensor, "batch pos"] | None = None,
+) -> Float[Tensor, "batch pos"]:
+    """Return what the model loses at each token when it is given reconstructions, in nats.
+
+    KL(model ‖ model with ``dictionary`` in the place of what it rebuilds), of the next token.
+
+    Args:
+        model: The model that the dictionary was trained on.
+        dictionary: A dictionary of named sites, one that it reads and one that it rebuilds.
+        tokens: Texts, padded on the right.
+        where: The tokens at which it is put in; elsewhere the model keeps what it computes, and the loss is 0.
+            Leave out padding, and the beginning of the text if the dictionary was trained without. None is all.
+    """
+    dictionary.check(model)
+    tokens = checked_tokens(model, tokens)
+    where = torch.ones_like(tokens, dtype=torch.bool) if where is None else where.to(tokens.device)
+    lost = torch.zeros(tokens.shape, device=tokens.device)
+    edits = spliced(dictionary, error="drop")
+    size = max(1, FORWARD // tokens.shape[1])
+    for part, chosen, nats in zip(tokens.split(size), where.split(size), lost.split(size), strict=True):
+        log_p = run(model, part)[chosen].float().log_softmax(-1)
+        with edited(model, {site: _only(chosen, edit) for site, edit in edits.items()}):
+            log_q = run(model, part)[chosen].float().log_softmax(-1)
+        nats[chosen] = (log_p.exp() * (log_p - log_q)).sum(-1)
+    return lost
+
+
+def _only(where: Tensor, edit: Edit) -> Edit:
+    """Return ``edit`` at the chosen tokens alone."""
+
+    def at(acts: Tensor, context: Context) -> Tensor:
+        chosen = where.view(*where.shape, *[1] * (acts.ndim - 2))
+        return torch.where(chosen, edit(acts, context).to(acts), acts)
+
+    return at

@@ -35,6 +35,9 @@ ARCHITECTURES: dict[str, Callable[..., Dictionary]] = {
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
+SHIPPED = "dictionaries"
+"""The folder beside a shipped model that holds its dictionaries."""
+
 NAME = "dictionary"
 
 UNITS = {"centre_in", "centre_out", "scale_in", "scale_out", "initialised", "risen", "density", "phase"}
@@ -54,6 +57,12 @@ def save(dictionary: Dictionary, directory: str | Path, *, dtype: torch.dtype = 
     tensors = {key: tensor.to(dtype if key.startswith("W_") else torch.float32) for key, tensor in state.items()}
     manifest = {**dictionary.describe(), "provenance": dictionary.provenance}
     files.write(Path(directory), NAME, manifest, tensors)
+
+
+def shipped() -> dict[str, Path]:
+    """Return the directories of the shipped dictionaries by their names, ``"tiny/2.resid_post"``."""
+    places = (file.parent for file in sorted(PRETRAINED.glob(f"*/{SHIPPED}/*/{NAME}.json")))
+    return {f"{place.parts[-3]}/{place.name}": place for place in places}
 
 
 def read(directory: Path) -> Dictionary:

@@ -37,6 +37,9 @@ READERS: dict[str, Callable[[Path], Dictionary]] = {
 BESIDE = (f"{storage.NAME}-*.safetensors", saelens.CONFIG, dictionary_learning.CONFIG)
 """The files beside those."""
 
+DEFAULT = "tiny/2.resid_post"
+"""The dictionary that ``"tiny"`` is short for."""
+
 WRITERS = {"saelens": saelens.write, "sparsify": sparsify.write, "dictionary_learning": dictionary_learning.write}
 
 
@@ -44,14 +47,24 @@ def load_dictionary(name_or_path: str | Path = "tiny") -> Dictionary:
     """Return a dictionary in float32 whose parameters take no gradient.
 
     Args:
-        name_or_path: The shipped one (``"tiny"``); a directory of workbench, SAELens, sparsify, dictionary_learning or
-            Gemma Scope; or such a folder on the Hugging Face hub, ``"owner/repository/folder"``, which is downloaded
-            once. A ``Path`` never touches the network.
+        name_or_path: A shipped one, ``"tiny/2.resid_post"`` (``"tiny"`` for short) or ``"tiny/3.transcoder"``; a
+            directory of workbench, SAELens, sparsify, dictionary_learning or Gemma Scope; or such a folder on the
+            Hugging Face hub, ``"owner/repository/folder"``, which is downloaded once. A ``Path`` is a directory, and
+            so is what begins with ``./``.
     """
-    directory = storage.PRETRAINED / storage.NAME if name_or_path == "tiny" else Path(name_or_path).expanduser()
-    remote = isinstance(name_or_path, str) and "/" in name_or_path and not name_or_path.startswith((".", "/", "~"))
-    if remote and not directory.exists():
-        directory = hub.downloaded(str(name_or_path), READERS, BESIDE)
+    directory = Path(name_or_path).expanduser()
+    if isinstance(name_or_path, str):
+        shipped = storage.shipped()
+        name = DEFAULT if name_or_path == "tiny" else name_or_path
+        if name in shipped:
+            directory = shipped[name]
+        elif name.split("/")[0] in {known.split("/")[0] for known in shipped}:
+            raise ValueError(
+                f"{name!r} is not among the shipped dictionaries, {', '.join(shipped)}; a directory of that name is "
+                f"'./{name}'."
+            )
+        elif "/" in name and not name.startswith((".", "/", "~")) and not directory.exists():
+            directory = hub.downloaded(name, READERS, BESIDE)
     for mark, read in READERS.items():
         if (directory / mark).is_file():
             try:
