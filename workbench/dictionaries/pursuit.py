@@ -121,12 +121,11 @@ class MatchingPursuit(Dictionary):
         self.b_dec.copy_(_median(u))
         residual, random = u - self.b_dec, torch.Generator(u.device).manual_seed(self.seed)
         for row in self.W_dec:
-            norms = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
-            mass = torch.where(norms > SHORT * self.length, norms, 0)[:, 0].square()
-            if not mass.any():
+            long = torch.linalg.vector_norm(residual, dim=1) > SHORT * self.length
+            if not long.any():
                 break
-            towards = F.normalize(residual, dim=1) * (mass > 0)[:, None]
-            candidates = towards[mass.multinomial(CANDIDATES, replacement=True, generator=random)]
+            towards = F.normalize(residual, dim=1) * long[:, None]
+            candidates = towards[long.to(u.dtype).multinomial(CANDIDATES, replacement=True, generator=random)]
             row.copy_(candidates[(towards @ candidates.T).relu().pow(SHARPNESS).sum(0).argmax()])
             residual -= (residual @ row).relu()[:, None] * row
 
