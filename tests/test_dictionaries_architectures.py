@@ -728,7 +728,7 @@ def test_the_first_prefix_of_a_matryoshka_holds_the_parents():
     for n in range(5):
         family = World({"tree": tree()}, d=64, seed=SEED + n)
         nested = grown(Matryoshka(64, 20, k=2, prefixes=[2], seed=n), family, 400)
-        topk = grown(TopK(64, 20, k=2, seed=n), family, 300)
+        topk = grown(TopK(64, 20, k=2, seed=n), family, 400)
         nearest = (family.directions @ nested.W_dec[:2].T).argmax(0)
         general += [i in family.parent for i in nearest.tolist()]
         shares.append([absorbed(dictionary, family).mean() for dictionary in (nested, topk)])
