@@ -23,6 +23,9 @@ CANDIDATES = 64
 SHARPNESS = 16
 """Power of the cosine with which a row counts for a first direction: a half at 17 degrees, nothing at 45."""
 
+NOTHING = 1e-5
+"""Share of the typical length that is rounding: a row that is a direction leaves it, and should have one code."""
+
 SHORT = 0.3
 """Share of the typical length below which a residual is what imperfect directions left, and starts no other."""
 
@@ -102,9 +105,8 @@ class MatchingPursuit(Dictionary):
             with torch.no_grad():
                 best = (residual @ W.T).argmax(1, keepdim=True)
                 going = going & ~picked.gather(1, best)
-                if self.until:
-                    norm = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
-                    going = going & (norm > self.until * self.length)
+                norm = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
+                going = going & (norm > max(self.until, NOTHING) * self.length)
                 picked.scatter_(1, best, True)
             row = F.embedding(best[:, 0], W)
             value = torch.linalg.vecdot(residual, row)[:, None].relu() * going
@@ -121,12 +123,14 @@ class MatchingPursuit(Dictionary):
         self.b_dec.copy_(_median(u))
         residual, random = u - self.b_dec, torch.Generator(u.device).manual_seed(self.seed)
         for row in self.W_dec:
-            long = torch.linalg.vector_norm(residual, dim=1) > SHORT * self.length
+            norms = torch.linalg.vector_norm(residual, dim=1)
+            long = (norms > SHORT * self.length).to(u.dtype)
             if not long.any():
                 break
-            towards = F.normalize(residual, dim=1) * long[:, None]
-            candidates = towards[long.to(u.dtype).multinomial(CANDIDATES, replacement=True, generator=random)]
-            row.copy_(candidates[(towards @ candidates.T).relu().pow(SHARPNESS).sum(0).argmax()])
+            towards = F.normalize(residual, dim=1)
+            candidates = towards[long.multinomial(CANDIDATES, replacement=True, generator=random)]
+            # By length, or two that have each other alone would be as good, and rounding would choose.
+            row.copy_(candidates[((long * norms) @ (towards @ candidates.T).relu().pow(SHARPNESS)).argmax()])
             residual -= (residual @ row).relu()[:, None] * row
 
     @override
