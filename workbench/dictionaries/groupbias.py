@@ -27,8 +27,8 @@ PACE = 0.02
 SILENT = 1e-6
 """A feature that fires less often than this is helped back."""
 
-GAIN = 0.03
-"""What all gains start at: a dictionary that rebuilds next to nothing, so that no feature is in another's way."""
+GAIN = 0.1
+"""What all gains start at: a dictionary that rebuilds little, so that no feature is in another's way."""
 
 
 @final
@@ -121,7 +121,7 @@ class GroupBias(Dictionary):
         super().initialise(sample)
         x, _ = self.pair(sample)
         for centre in (self.centre_in, self.centre_out):
-            centre.copy_(_nearest_to_all(x))
+            centre.copy_(_amid_the_short(x))
         cosines, _ = self._cosines((x - self.centre_in) * self.scale_in, self.W_dec)
         rank = (self.targets * len(x)).long()[self.group]
         quantile = cosines.sort(dim=0, descending=True).values.gather(0, rank.clamp(max=len(x) - 1)[None])[0]
@@ -198,12 +198,12 @@ class GroupBias(Dictionary):
 
 
 @torch.no_grad()
-def _nearest_to_all(x: Float[Tensor, "batch d"]) -> Float[Tensor, " d"]:
-    """Return the point to which the distances of ``x`` have the least geometric mean, from the mean downhill."""
+def _amid_the_short(x: Float[Tensor, "batch d"]) -> Float[Tensor, " d"]:
+    """Return the point from which the squared distances of ``x`` have the least harmonic mean, from the mean on."""
     point = x.mean(0)
     # Else a few equal activations could be that point, at no distance at all.
     least = 0.1 * (x - point).square().sum(1).mean()
     for _ in range(30):
-        weight = (x - point).square().sum(1, keepdim=True).clamp_min(least).reciprocal()
+        weight = 1 / (x - point).square().sum(1, keepdim=True).clamp_min(least).square()
         point = (weight * x).sum(0) / weight.sum()
     return point
