@@ -39,7 +39,7 @@ def main() -> None:
     dictionaries = {name: load_dictionary(name) for name in shipped()}
     sites = sorted({site for one in dictionaries.values() for site in (*one.sites_in, *one.sites_out)})
     store = ActivationStore.collect(model, language.documents(4000, split="test", seed=seed), sites, dtype=torch.half)
-    texts = documents[range(300)]
+    texts = documents[:300]
     where = texts.mask & (texts.tokens != model.tokenizer.bos_token_id)
     rows = []
     for name, one in dictionaries.items():
