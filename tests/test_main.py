@@ -6,21 +6,23 @@ import re
 import shlex
 import shutil
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
-from conftest import WORDS, tokens_of
+from conftest import BOS, WORDS, tokens_of
 from rich.progress import Progress
 from safetensors import SafetensorError
 
 import workbench.__main__
 from workbench.__main__ import main
-from workbench.dictionaries import TopK, load_dictionary, save
+from workbench.activations import ActivationStore
+from workbench.dictionaries import TopK, fidelity, load_dictionary, save, splice_kl
 from workbench.language import build_tokenizer
 from workbench.language.train import Recipe, build_model
-from workbench.models import Site, fingerprint, load_model
+from workbench.models import Site, fingerprint, load_model, tokenize
 
 
 def code_of(*arguments):
@@ -33,20 +35,22 @@ def test_doctor_finds_everything_here(capsys):
     assert code_of("doctor") == 0
     said = capsys.readouterr().out
     assert "shipped model     loads and answers" in said
-    assert "shipped features  1024 at 2.resid_post" in said
+    assert re.search(r"shipped features  in \d+ dictionaries of this model, tiny/", said)
     assert "workbench lab" in said.splitlines()[-1]
 
 
 @pytest.fixture(scope="session")
 def small_parts(tmp_path_factory):
-    """A folder as the shipped one: a small model of the language, untrained, and a dictionary for it."""
+    """A folder as the shipped one: a small model of the language, untrained, and two dictionaries for it."""
     folder = tmp_path_factory.mktemp("parts")
     build_model(Recipe(layers=1, width=32)).half().save_pretrained(folder / "tiny")
     build_tokenizer().save_pretrained(folder / "tiny")
-    dictionary = TopK(32, 64, k=4, sites_in=Site(0))
-    dictionary.initialise(torch.randn(100, 32))
-    dictionary.provenance = {"model": fingerprint(load_model(folder / "tiny", device="cpu"))}
-    save(dictionary, folder / "dictionary")
+    model = fingerprint(load_model(folder / "tiny", device="cpu"))
+    for stream in ("mlp_out", "resid_post"):
+        dictionary = TopK(32, 64, k=4, sites_in=Site(0, stream))
+        dictionary.initialise(torch.randn(100, 32))
+        dictionary.provenance = {"model": model}
+        save(dictionary, folder / "tiny" / "dictionaries" / f"0.{stream}")
     return folder
 
 
@@ -59,11 +63,11 @@ def parts(small_parts, tmp_path, monkeypatch):
     return folder
 
 
-def test_doctor_is_content_with_a_model_and_its_dictionary(parts, capsys):
+def test_doctor_is_content_with_a_model_and_its_dictionaries(parts, capsys):
     assert code_of("doctor") == 0
     said = capsys.readouterr().out
     assert "shipped model     loads and answers" in said
-    assert "shipped features  64 at 0.resid_post" in said
+    assert "shipped features  in 2 dictionaries of this model, tiny/0.mlp_out to tiny/0.resid_post" in said
 
 
 def overwrite(name, size):
@@ -78,6 +82,13 @@ def overwrite(name, size):
     return damage
 
 
+def take_another_model_s(folder):
+    file = folder / "tiny" / "dictionaries" / "0.resid_post" / "dictionary.json"
+    card = json.loads(file.read_text())
+    card["provenance"]["model"] = "0" * 16
+    file.write_text(json.dumps(card))
+
+
 def rename_a_word(folder):
     file = folder / "tiny" / "tokenizer.json"
     tokenizer = json.loads(file.read_text())
@@ -89,9 +100,15 @@ def rename_a_word(folder):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (overwrite("tiny/model.safetensors", 40_000), "the model is not the one that the dictionary was trained on"),
-        (overwrite("tiny/model.safetensors", 2), "the model is not the one that the dictionary was trained on"),
-        (overwrite("dictionary/*.safetensors", 2), "is truncated, corrupt or swapped"),
+        (
+            overwrite("tiny/model.safetensors", 40_000),
+            "the model is not the one that the dictionary tiny/0.mlp_out was",
+        ),
+        (overwrite("tiny/model.safetensors", 2), "is not the one that the dictionary tiny/0.mlp_out was trained on"),
+        (take_another_model_s, "is not the one that the dictionary tiny/0.resid_post was trained on"),
+        (overwrite("tiny/dictionaries/0.mlp_out/*.safetensors", 2), "is truncated, corrupt or swapped"),
+        (overwrite("tiny/dictionaries/0.resid_post/*.safetensors", 2), "is truncated, corrupt or swapped"),
+        (lambda folder: shutil.rmtree(folder / "tiny" / "dictionaries"), "'tiny' is not a directory"),
         (lambda folder: (folder / "tiny" / "config.json").unlink(), "has no config.json"),
         (rename_a_word, "the model's vocabulary is not the language's, they differ at 'harbor'"),
     ],
@@ -324,6 +341,26 @@ def test_a_tour_that_fails_says_so(checkout, monkeypatch, capfd, cell, words):
     assert words == "a claim" or len(said.splitlines()) == 1
 
 
+@contextmanager
+def stopped_at(where, at):
+    """Press Ctrl-C when the bar of that name has come so far."""
+
+    def pressing(bar, task, **told):
+        update(bar, task, **told)
+        if bar.tasks[task].description == where and bar.tasks[task].completed >= at:
+            signal.raise_signal(signal.SIGINT)
+
+    update = Progress.update
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workbench.training.bar.INTERVAL", 0)
+        patch.setattr(Progress, "update", pressing)
+        yield
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
 LINES = [" ".join(WORDS[i - 3] for i in row[1:]) for row in tokens_of(300, 12).tolist()]
 
 
@@ -341,13 +378,13 @@ def test_train_writes_a_dictionary_that_loads_and_says_how_it_was_made(tmp_path,
     said = capsys.readouterr()
     assert "64 features at 1.resid_post" in said.out
     assert "rows are few" not in said.out
-    for bar in ("training text", "held-out text", "training"):
+    for bar in ("training text", "held-out text", "training", "measuring"):
         assert re.search(rf"^{bar} +━+ +100% ", said.err, re.MULTILINE), bar
     assert load_dictionary(out).n_features == 64
     load_dictionary(out).check(load_model(given[1]))
     told = json.loads((out / "dictionary.json").read_text())["provenance"]
     assert told["command"] == shlex.join(["workbench", "train", "DIRECTORY", *given])
-    assert told["rows"] == {"train": 270 * 11, "held_out": 30 * 11}
+    assert told["rows"] == {"train": 270 * 11, "held_out": 30 * 11, "spliced": 30 * 11}
     assert told["training"]["batch"] == 2048
     assert not (out / "unfinished").exists()
 
@@ -385,24 +422,92 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path, monkeypatch, 
     monkeypatch.setattr("workbench.activations.store.SHARD_BYTES", 1)  # so that a shard has the fewest rows, 1024
     assert code_of("train", str(tmp_path / "whole"), *given) == 0
     out = tmp_path / "the out"
-
-    def pressing(bar, task, **told):
-        update(bar, task, **told)
-        if bar.tasks[task].description == where and bar.tasks[task].completed >= at:
-            signal.raise_signal(signal.SIGINT)
-
-    update = Progress.update
     capsys.readouterr()
-    with monkeypatch.context() as patch:
-        patch.setattr("workbench.training.bar.INTERVAL", 0)
-        patch.setattr(Progress, "update", pressing)
+    with stopped_at(where, at):
         assert code_of("train", str(out), *given) == 130
     *_, last = capsys.readouterr().err.splitlines()
     told = re.fullmatch(rf"Stopped; {words}.*\. Go on with:  (workbench train .*)", last)
     assert told
     assert code_of(*shlex.split(told[1])[1:]) == 0
-    ours, whole = (load_dictionary(tmp_path / name) for name in ("the out", "whole"))
-    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), whole.parameters(), strict=True))
+    assert same(load_dictionary(out), load_dictionary(tmp_path / "whole"))
+
+
+SITES = ["0.resid_post", "0.transcoder", "2.resid_post", "2.transcoder"]
+MANY = ["--layer", "2", "0", "--stream", "resid_post", "transcoder", "--seed", "5", "--seeds", "2"]
+
+
+@pytest.fixture(scope="module")
+def many(model_directories, tmp_path_factory):
+    """The words of a small training of dictionaries at several sites, and the folder that it wrote."""
+    folder = tmp_path_factory.mktemp("many")
+    (folder / "text.txt").write_text("\n".join(LINES))
+    small = ["--features", "64", "--k", "4", "--steps", "12", "--lr", "1e-3"]
+    words = ["--model", str(model_directories["neox"]), "--text", str(folder / "text.txt"), *small, *MANY]
+    assert code_of("train", str(folder / "out"), *words) == 0
+    return words, folder / "out"
+
+
+def test_many_dictionaries_are_what_each_is_alone(many, tmp_path):
+    words, out = many
+    assert sorted(path.name for path in out.iterdir()) == SITES
+    for name in SITES:
+        layer, stream = name.split(".")
+        # What is given again takes the place of what was given before.
+        alone = ["--layer", layer, "--stream", stream, "--seeds", "1"]
+        assert code_of("train", str(tmp_path / name), *words, *alone) == 0
+        ours, its_own = load_dictionary(out / name), load_dictionary(tmp_path / name)
+        assert same(ours, its_own)
+        assert ours.provenance["held_out"][:1] == its_own.provenance["held_out"]
+    assert not same(load_dictionary(out / SITES[0]), load_dictionary(out / SITES[2]))
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_the_card_tells_what_the_dictionary_does_on_text_held_out(many, name):
+    words, out = many
+    dictionary, model = load_dictionary(out / name), load_model(words[1])
+    layer, stream = int(name[0]), name[2:]
+    reads, writes = ("mlp_in", "mlp_out") if stream == "transcoder" else (stream, stream)
+    assert (dictionary.sites_in, dictionary.sites_out) == ((Site(layer, reads),), (Site(layer, writes),))
+    card = dictionary.provenance
+    assert card["command"] == shlex.join(["workbench", "train", "DIRECTORY", *words])
+    assert [told["seed"] for told in card["held_out"]] == [5, 6]
+    first, second = ({key: told[key] for key in ("fvu", "l0", "dead", "kl")} for told in card["held_out"])
+    assert first != second
+    store = ActivationStore.collect(model, LINES[:30], [Site(layer, reads), Site(layer, writes)])
+    found = fidelity(dictionary, store.rows(slice(None)).acts)
+    tokens = tokenize(model, LINES[:30])
+    kl = splice_kl(model, dictionary, tokens, where=tokens != BOS)
+    figures = {"fvu": found.fvu, "l0": found.l0, "dead": found.dead, "kl": float(kl.sum()) / (30 * 11)}
+    assert figures == pytest.approx(first, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize(("where", "at", "step"), [("training", 7, 7), ("measuring", 3, 12)])
+def test_a_stopped_training_of_many_goes_on_to_the_same_dictionaries(many, tmp_path, capsys, where, at, step):
+    words, whole = many
+    with stopped_at(where, at):
+        assert code_of("train", str(tmp_path / "out"), *words) == 130
+    assert f"step {step} is kept in" in capsys.readouterr().err
+    assert not [*(tmp_path / "out").glob("*/dictionary.json")]
+    assert code_of("train", str(tmp_path / "out"), *words) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == SITES
+    for name in SITES:
+        ours, theirs = load_dictionary(tmp_path / "out" / name), load_dictionary(whole / name)
+        assert same(ours, theirs)
+        assert ours.provenance == theirs.provenance
+
+
+def test_one_finished_dictionary_among_many_is_replaced_only_when_asked(many, tmp_path):
+    words, whole = many
+    out, name = tmp_path / "out", "2.transcoder"
+    shutil.copytree(whole / name, out / name)
+    card = out / name / "dictionary.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"marked": True}))
+    with pytest.raises(SystemExit, match=r"2\.transcoder' holds a finished dictionary; give --replace, or another dir"):
+        main(["train", str(out), *words])
+    assert [path.name for path in out.iterdir()] == [name]
+    assert "marked" in card.read_text()
+    assert code_of("train", str(out), *words, "--replace") == 0
+    assert "marked" not in card.read_text()
 
 
 @pytest.mark.parametrize(
@@ -425,7 +530,9 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, capsys, given, where
         ({"--layer": "9"}, "which has 3 layers"),
         ({"--layer": "-1"}, "Layers count from 0"),
         ({"--model": "tinny"}, "The nearest on this machine is 'tiny'"),
-        ({"--stream": "resid_pst"}, "the nearest is 'resid_post'"),
+        ({"--stream": "resid_pst"}, "the nearest is 'resid_post', all are .*, transcoder"),
+        ({"--stream": "transcode"}, "the nearest is 'transcoder'"),
+        ({"--seeds": "0"}, "--seeds must be at least 1, got 0"),
         ({"--stream": "pattern"}, "--stream pattern has a row per pair of tokens"),
         ({"--k": "65"}, r"--k must lie in 1\.\.64 \(--features\), got 65"),
         ({"--k": "0"}, r"--k must lie in 1\.\.64"),

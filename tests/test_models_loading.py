@@ -45,6 +45,17 @@ def test_half_precision_is_loaded_as_float32_unless_asked(tmp_path):
     assert record(model, torch.tensor([[1, 5]]), [Site(0)])[Site(0)].dtype == torch.bfloat16
 
 
+def test_a_checkpoint_is_read_without_the_dictionaries_beside_it(copied):
+    weights = copied / "model.safetensors"
+    (copied / "checkpoints").mkdir()
+    save_file(
+        {key: 2 * tensor for key, tensor in load_file(weights).items()}, copied / "checkpoints" / "000030.safetensors"
+    )
+    (copied / "dictionaries").mkdir()
+    (copied / "dictionaries" / "nothing").symlink_to(copied / "nowhere")  # which nobody could copy
+    assert torch.equal(load_model(f"{copied}@30").W_E, 2 * load_model(copied).W_E)
+
+
 def test_a_bridge_goes_through_the_same_door():
     bridge = native_bridge()
     bridge.train()

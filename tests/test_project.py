@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,15 @@ def test_a_wheel_brings_every_notebook_and_picture():
     }
     there = [path for path in (ROOT / "notebooks").rglob("*") if path.is_file() and "/." not in str(path)]
     assert brought == {Path("share/workbench") / path.relative_to(ROOT): path for path in there}
+
+
+def test_a_wheel_brings_everything_pretrained():
+    globs = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["workbench"]
+    package = ROOT / "workbench"
+    brought = {package / path for pattern in globs for path in glob(pattern, root_dir=package, recursive=True)}
+    there = {path for path in (package / "pretrained").rglob("*") if path.is_file()}
+    assert any(path.parent.parent.name == "dictionaries" for path in there)
+    assert there <= brought
 
 
 def test_no_file_is_a_pickle():

@@ -8,7 +8,7 @@ The map, in the order of the chain (a module imports only modules above it):
 =====================  ==============================================================================
 ``language``           a built-in language whose features are known, with its exact oracle
 ``models``             load, record, edit, resume, generate: the only file that knows TransformerLens
-``pretrained``         data only: the tiny model and its dictionary, each with a card
+``pretrained``         data only: the tiny model and its dictionaries, each with a card
 ``activations``        tokens → labelled, shuffled batches of activations, in memory or on disk
 ``dictionaries``       sparse dictionaries, their codes, saving and splicing; pure torch
 ``training``           the one training loop; takes batches and knows no language model

@@ -145,30 +145,33 @@ def unusable() -> list[str]:
 
 
 def shipped_parts() -> None:
-    """Print what the shipped model and dictionary are; raise if one of them is not as it was shipped."""
+    """Print what the shipped model and dictionaries are; raise if one of them is not as it was shipped."""
     from workbench.dictionaries import load_dictionary
+    from workbench.dictionaries.storage import shipped
     from workbench.language import Language
     from workbench.models import load_model, tokenize
 
     started = time.monotonic()
-    model, dictionary = load_model("tiny", device="cpu"), load_dictionary("tiny")
+    model, names = load_model("tiny", device="cpu"), list(shipped())
     words = model.tokenizer.get_vocab().items() ^ Language.vocabulary.items()
     if words:
         raise ValueError(
             f"the model's vocabulary is not the language's, they differ at {min(word for word, _ in words)!r} (they "
             "come from two versions of workbench)"
         )
-    try:
-        dictionary.check(model)
-    except ValueError:
-        raise ValueError(
-            "the model is not the one that the dictionary was trained on (a file is damaged, or they come from two "
-            "versions of workbench)"
-        ) from None
+    for name in names or ["tiny"]:  # where there is none, loading says so
+        dictionary = load_dictionary(name)
+        try:
+            dictionary.check(model)
+        except ValueError:
+            raise ValueError(
+                f"the model is not the one that the dictionary {name} was trained on (a file is damaged, or they come "
+                "from two versions of workbench)"
+            ) from None
     best = int(model(tokenize(model, "Today Mia is at the"))[0, -1].argmax())
     seconds = time.monotonic() - started
     print(f"shipped model     loads and answers ({model.tokenizer.decode([best])!r}) in {seconds:.1f} s")
-    print(f"shipped features  {dictionary.n_features} at {', '.join(map(str, dictionary.sites_in))}")
+    print(f"shipped features  in {len(names)} dictionaries of this model, {names[0]} to {names[-1]}")
 
 
 def doctor() -> int:

@@ -5,12 +5,14 @@ One forward pass gives the rows of every site, and one stream of them trains eve
 """
 
 import argparse
+import difflib
 import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ from workbench.activations import ActivationStore
 from workbench.activations.sources import pieces_of
 from workbench.dictionaries import TopK, fidelity, save, splice_kl
 from workbench.language import Documents, Language
-from workbench.models import Site, TransformerBridge, load_model
+from workbench.models import Site, Stream, TransformerBridge, load_model
 from workbench.models.forward import device_of
 from workbench.training import TrainConfig, progress, train_many
 from workbench.training.bar import bar_of
@@ -110,8 +112,13 @@ def _check(given: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must be at least 1, got {number}.")
     if not 0 < given.k <= given.features:
         raise ValueError(f"--k must lie in 1..{given.features} (--features), got {given.k}.")
-    if "pattern" in given.stream:
-        raise ValueError("--stream pattern has a row per pair of tokens, and a dictionary reads one per token.")
+    known = (*get_args(Stream), TRANSCODER)
+    for stream in given.stream:
+        if stream not in known:
+            near = difflib.get_close_matches(stream, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"--stream '{stream}' is unknown; the nearest is '{near}', all are {', '.join(known)}.")
+        if stream == "pattern":
+            raise ValueError("--stream pattern has a row per pair of tokens, and a dictionary reads one per token.")
     _pairs(given, 1)
 
 

@@ -88,7 +88,7 @@ def _as_it_was(path: Path, step: str) -> Iterator[Path]:
         raise ValueError(f"{str(path)!r} has no checkpoint of step {step!r}; {has}.")
     with tempfile.TemporaryDirectory() as folder:
         held = Path(folder) / f"{path.name}@{step}"
-        shutil.copytree(path, held, ignore=shutil.ignore_patterns("checkpoints", "*.safetensors*"))
+        shutil.copytree(path, held, ignore=shutil.ignore_patterns("checkpoints", "dictionaries", "*.safetensors*"))
         shutil.copy(kept[step], held / "model.safetensors")
         yield held
 
