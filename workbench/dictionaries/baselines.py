@@ -57,7 +57,7 @@ class Fitted(Dictionary, ABC):
         sites_out: Site | Sequence[Site] | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(d_in, d_out or d_in, n_features, sites_in=sites_in, sites_out=sites_out)
+        super().__init__(d_in, d_in if d_out is None else d_out, n_features, sites_in=sites_in, sites_out=sites_out)
         refuse_pairs(self)
         self.k, self.seed = places(n_features if k is None else k, n_features), seed
         self.W_dec = nn.Parameter(directions(n_features, self.shape_out, torch.Generator().manual_seed(seed)))

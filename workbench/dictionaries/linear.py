@@ -80,7 +80,7 @@ class Linear(Dictionary, ABC):
         frozen: bool = False,
         skip: bool = False,
     ) -> None:
-        super().__init__(d_in, d_out or d_in, n_features, sites_in=sites_in, sites_out=sites_out)
+        super().__init__(d_in, d_in if d_out is None else d_out, n_features, sites_in=sites_in, sites_out=sites_out)
         self.frozen = frozen
         self._refuse_sites()
         if skip and self.autoencodes:
@@ -197,10 +197,10 @@ def directions(n: int, shape: tuple[int, ...], random: torch.Generator) -> Float
 
 
 def places(k: int, n_features: int) -> int:
-    """Return ``k``, if so many features can be active."""
-    if not 0 < k <= n_features:
+    """Return ``k``, if it is a number of features that can be active."""
+    if k != int(k) or not 0 < k <= n_features:
         raise ValueError(f"k must lie in 1..{n_features} (n_features), got {k}.")
-    return k
+    return int(k)
 
 
 def refuse_pairs(dictionary: Dictionary) -> None:
