@@ -109,10 +109,8 @@ class Dictionary(nn.Module, ABC):
         """
 
     @abstractmethod
-    def _activate(
-        self, u: Float[Tensor, "batch d_in"], *, training: bool
-    ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
-        """Return values and indices of the codes of ``u``, all in training units."""
+    def _activate(self, u: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
+        """Return values and indices [batch, k] of the codes of ``u`` [batch, d_in], all in training units."""
 
     @abstractmethod
     def _fold_encoder(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -133,13 +133,7 @@ class Linear(Dictionary, ABC):
         return z.masked_fill(~kept, torch.inf).min().clamp_min(0)
 
     @override
-    def loss(
-        self,
-        x: Float[Tensor, "batch *site_in d_in"],
-        y: Float[Tensor, "batch *site_out d_out"],
-        *,
-        dead: Int[Tensor, " dead"],
-    ) -> Loss:
+    def loss(self, x: Tensor, y: Tensor, *, dead: Tensor) -> Loss:
         u = in_units(x, self.centre_in, self.scale_in)
         v = u if y is x else in_units(y, self.centre_out, self.scale_out)
         W_dec = self.W_dec.detach().flatten(1) if self.frozen else tangent(self.W_dec.flatten(1))

@@ -6,7 +6,7 @@ from typing import Any, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -97,19 +97,11 @@ class MatchingPursuit(Dictionary):
         return torch.cat(values, 1), torch.cat(indices, 1), residual
 
     @override
-    def _activate(
-        self, u: Float[Tensor, "batch d_in"], *, training: bool
-    ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    def _activate(self, u: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
         return self._pursue(u, self.W_dec)[:2]
 
     @override
-    def loss(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        y: Float[Tensor, "batch d_out"],
-        *,
-        dead: Int[Tensor, " dead"],
-    ) -> Loss:
+    def loss(self, x: Tensor, y: Tensor, *, dead: Tensor) -> Loss:
         u = (x - self.centre_in) * self.scale_in
         W_dec = tangent(self.W_dec)
         values, indices, residual = self._pursue(u, W_dec)
