@@ -4,6 +4,7 @@ import errno
 import inspect
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -11,7 +12,18 @@ from conftest import D_MODEL, tokens_of
 from safetensors import SafetensorError
 from torch import Tensor
 
-from workbench.dictionaries import Codes, TopK, fidelity, files, load_dictionary, save, sparse, splice
+from workbench.dictionaries import (
+    Codes,
+    Crosscoder,
+    TopK,
+    export,
+    fidelity,
+    files,
+    load_dictionary,
+    save,
+    sparse,
+    splice,
+)
 from workbench.models import Context, Site, edited, fingerprint
 
 SEEDS = (0, 1, 2)
@@ -454,23 +466,69 @@ def test_truncated_and_corrupt_tensors_are_refused(tmp_path, spoil):
         load_dictionary(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", ["*.safetensors", "dictionary.json"])
+def test_files_of_two_dictionaries_of_one_shape_are_not_mixed(tmp_path, suffix):
+    for seed, name in enumerate("ab"):
+        save(made(seed=seed)[0], tmp_path / name)
+    (mine,), (other,) = ([*(tmp_path / name).glob(suffix)] for name in "ab")
+    shutil.copy(other, mine)
+    with pytest.raises(ValueError, match=r"truncated, corrupt or swapped|which is not beside it; copy both files"):
+        load_dictionary(tmp_path / "a")
+
+
 def test_a_manifest_of_another_kind_is_refused(tmp_path):
     manifest, _ = saved(tmp_path)
     edit_manifest(manifest, architecture="Spiral")
     with pytest.raises(ValueError, match=r"architecture 'Spiral'; this workbench knows TopK"):
         load_dictionary(tmp_path)
-    edit_manifest(manifest, architecture="TopK", options={"threshold": 3})
-    with pytest.raises(ValueError, match="does not describe a TopK"):
-        load_dictionary(tmp_path)
-    edit_manifest(manifest, options={"k": 5}, n_features=41)
+    edit_manifest(manifest, architecture="TopK")
+    for wrong in ({"options": {"threshold": 3}}, {"options": {"k": 99}}, {"sites_in": ["nowhere"]}, {"n_features": -2}):
+        before = manifest.read_text()
+        edit_manifest(manifest, **wrong)
+        with pytest.raises(ValueError, match=r"dictionary\.json' does not describe a TopK \("):
+            load_dictionary(tmp_path)
+        manifest.write_text(before)
+    edit_manifest(manifest, n_features=41)
     with pytest.raises(ValueError, match="should hold tensors"):
         load_dictionary(tmp_path)
-    edit_manifest(manifest, format=2)
-    with pytest.raises(ValueError, match=r"has format 2, this workbench reads 1; update workbench"):
+    edit_manifest(manifest, format=99)
+    with pytest.raises(ValueError, match=r"has format 99, this workbench reads 1; update workbench"):
         load_dictionary(tmp_path)
     manifest.write_text("{")
     with pytest.raises(ValueError, match="is not a manifest of workbench"):
         load_dictionary(tmp_path)
+
+
+def test_what_no_file_should_hold_overwrites_nothing(tmp_path):
+    dictionary, x = made()
+    save(dictionary, tmp_path)
+    spoilt, large, told = (made(seed=1)[0] for _ in range(3))
+    with torch.no_grad():
+        spoilt.W_dec[3, 4] = math.nan
+        large.W_enc *= 1e6
+    told.provenance = {"metrics": {"fvu": torch.tensor(0.1)}}
+    with pytest.raises(
+        ValueError, match=r"W_dec would hold NaN or infinity with torch\.float32, so nothing is written"
+    ):
+        save(spoilt, tmp_path)
+    with pytest.raises(ValueError, match=r"W_enc, b_enc would hold NaN or infinity with torch\.float16, so nothing"):
+        save(large, tmp_path, dtype=torch.float16)
+    with pytest.raises(TypeError, match=r"only what JSON can hold, but: .*; nothing is written.*of a tensor"):
+        save(told, tmp_path)
+    with pytest.raises(ValueError, match="W_dec would hold NaN or infinity, so nothing is written"):
+        export(spoilt, tmp_path / "theirs", "saelens")
+    assert not (tmp_path / "theirs").exists()
+    assert torch.equal(load_dictionary(tmp_path)(x), dictionary.folded()(x))
+
+
+def test_a_dictionary_that_cannot_be_is_explained(as_user):
+    with pytest.raises(ValueError, match=r"k must lie in 1\.\.40 \(n_features\), got 2\.5"):
+        TopK(12, 40, k=2.5)  # pyright: ignore[reportArgumentType]
+    for widths in ((0, 40), (12, 0), (-1, 40)):
+        with pytest.raises(ValueError, match="Widths and n_features are at least 1, got"):
+            TopK(*widths, k=1)
+    with pytest.raises(TypeError, match=r"given as Site\(layer, stream\) or a list of such, got '1\.mlp_in'"):
+        TopK(12, 40, k=5, sites_in="1.mlp_in")  # pyright: ignore[reportArgumentType]
 
 
 def test_the_wrong_width_is_named_with_the_right_one():
@@ -491,6 +549,11 @@ def test_activations_that_are_no_numbers_are_counted(bad):
         TopK(12, 40, k=5).initialise(x)
 
 
+def test_activations_too_large_to_square_are_refused():
+    with pytest.raises(ValueError, match=r"as large as .*e\+20 have squares beyond torch.float32; divide them"):
+        TopK(12, 40, k=5).initialise(1e20 * random(50, 12))
+
+
 @pytest.mark.parametrize("sample", [torch.full((50, 12), 3.3), torch.zeros(50, 12), torch.ones(1, 12)])
 def test_a_sample_that_does_not_vary_is_refused(sample):
     with pytest.raises(ValueError, match="do not vary gives no unit of length"):
@@ -508,6 +571,11 @@ def test_batches_that_do_not_fit_the_sites_are_explained():
     transcoder = TopK(12, 40, k=5, sites_in=Site(1, "mlp_in"), sites_out=Site(1, "mlp_out"))
     with pytest.raises(ValueError, match=r"reads '1.mlp_in' and rebuilds '1.mlp_out', and one tensor is one site"):
         transcoder.pair(torch.zeros(4, 12))
+    uneven = {Site(1, "mlp_in"): torch.zeros(4, 12), Site(1, "mlp_out"): torch.zeros(3, 12)}
+    with pytest.raises(ValueError, match=r"holds 4 activations at '1.mlp_in' and 3 at '1.mlp_out'; row by row"):
+        transcoder.pair(uneven)
+    with pytest.raises(ValueError, match=r"as one tensor, so of one shape; .* '1.mlp_out' of shape \(3, 12\)"):
+        Crosscoder(12, 40, k=5, sites_in=[*uneven]).pair(uneven)
     with pytest.raises(ValueError, match="Only a dictionary that rebuilds the site it reads can be spliced"):
         splice(transcoder)
     with pytest.raises(ValueError, match=r"error must be .keep. or .drop., got 'ignore'"):

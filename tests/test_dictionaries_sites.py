@@ -329,7 +329,7 @@ def test_shared_features_and_those_of_one_site_are_found_and_told_apart():
         for site in (0, 1):
             here = two.directions[:, site].norm(dim=1) > 0
             found.append(recovery(two.directions[here, site], crosscoder.W_dec[:, site]).rate(0.9))
-        relative = crosscoder.relative_norm[match.latent]
+        relative = crosscoder.norms[match.latent, 1] / crosscoder.norms[match.latent].sum(1)
         told += [((relative - two.where)[two.where == kind].abs() < 0.15).float().mean().item() for kind in (0, 0.5, 1)]
         # A direction of random length is no sign of anything: those that were planted at both sites differ as well.
         lengths = two.directions[:SHARED].norm(dim=2)
@@ -359,7 +359,6 @@ def test_norms_are_those_of_training_however_the_crosscoder_is_stored(tmp_path):
     for stored in (crosscoder, crosscoder.folded(), load_dictionary(tmp_path)):
         assert isinstance(stored, Crosscoder)
         assert torch.allclose(stored.norms, naive, atol=1e-5)
-        assert torch.allclose(stored.relative_norm, naive[:, 1] / naive.sum(1), atol=1e-5)
     # In the units of the activations, rows are as long as what the larger site varies by.
     assert 0.2 < crosscoder.folded().W_dec.flatten(1).norm(dim=1).median() < 1
 
@@ -389,12 +388,12 @@ def test_one_site_of_several_models_is_read_from_a_tensor():
     assert crosscoder.norms.shape == (96, 3)
     with pytest.raises(ValueError, match=r"reads '1\.resid_post', .*, the same site of several models, and a mapping"):
         crosscoder.pair({Site(1): x[:, 0]})
-    with pytest.raises(ValueError, match="relative_norm compares two sites, and this crosscoder has 3; see norms"):
-        _ = crosscoder.relative_norm
 
 
 def test_a_crosscoder_of_what_is_not_several_sites_is_explained():
-    with pytest.raises(ValueError, match=r"rebuilds the sites it reads, two or more .* got 'no named site'|no named"):
+    with pytest.raises(
+        ValueError, match=r"rebuilds the sites it reads, two or more .* got no named site of width 12 to read"
+    ):
         Crosscoder(12, 40, k=4)
     with pytest.raises(ValueError, match=r"got '1\.resid_post' of width 12 to read.* one site alone takes BatchTopK"):
         Crosscoder(12, 40, k=4, sites_in=Site(1))

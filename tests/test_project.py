@@ -1,8 +1,10 @@
 """The project's own papers: what they promise is there, and they agree with each other."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from glob import glob
 from pathlib import Path
@@ -50,6 +52,14 @@ def test_a_folder_of_the_user_is_not_part_of_the_project(tmp_path):
     for command in (["init", "-q"], ["add", "README.md"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     assert top_level(tmp_path) == {"README.md"}
+
+
+def test_the_benchmark_of_gpus_says_where_there_is_none():
+    script = ROOT / "tests" / "bench" / "cuda.py"
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    told = "There is no CUDA device here, so nothing was compared; run this where nvidia-smi lists one.\n"
+    assert (done.returncode, done.stdout) == (2, told), done.stderr
 
 
 def test_the_copies_that_lab_works_on_are_not_part_of_the_project():

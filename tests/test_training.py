@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from workbench.activations import ActivationStore
-from workbench.dictionaries import Dictionary, TopK, fidelity, files, load_dictionary, save
+from workbench.dictionaries import BatchTopK, Dictionary, TopK, fidelity, files, load_dictionary, save
 from workbench.models import Site
 from workbench.training import TrainConfig, Training, train
 
@@ -426,9 +426,40 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     run_to_end(tmp_path)
     with pytest.raises(ValueError, match=r"whose dictionary has options=\{'k': 4\}; this one has options=\{'k': 5\}"):
         train(TopK(D, 2 * TRUE, k=5), Mixtures(), SHORT, checkpoint=tmp_path)
+    for other, words in (
+        (BatchTopK(D, 2 * TRUE, k=4), "architecture='TopK'; this one has architecture='BatchTopK'"),
+        (TopK(D, 3 * TRUE, k=4), "n_features=128; this one has n_features=192"),
+        (TopK(D + 1, 2 * TRUE, k=4), "d_in=32, d_out=32; this one has d_in=33, d_out=33"),
+    ):
+        with pytest.raises(ValueError, match=rf"whose dictionary has {words}. Give the same to go on"):
+            train(other, Mixtures(), SHORT, checkpoint=tmp_path)
     config = TrainConfig(steps=24, lr=0.01, dead_tokens=1500, save_every=9)
     with pytest.raises(ValueError, match=r"whose config has lr=0.003; this one has lr=0.01. Give the same to go on"):
         train(small(), Mixtures(), config, checkpoint=tmp_path)
+
+
+def test_a_spoilt_checkpoint_is_named_and_left_as_it_is(tmp_path):
+    run_to_end(tmp_path)
+    manifest, weights = tmp_path / "checkpoint.json", next(tmp_path.glob("*.safetensors"))
+    told, whole = manifest.read_text(), weights.read_bytes()
+    for path, content, words in (
+        (weights, whole[:-9], "is truncated, corrupt or swapped"),
+        (weights, whole[:-1] + bytes([whole[-1] ^ 1]), "is truncated, corrupt or swapped"),
+        (manifest, told[:99].encode(), "is not a manifest of workbench"),
+        (manifest, told.replace('"format": 1', '"format": 99').encode(), "has format 99, this workbench reads 1"),
+    ):
+        kept = path.read_bytes()
+        path.write_bytes(content)
+        dictionary = small(seed=3)
+        with pytest.raises(ValueError, match=words):
+            train(dictionary, Mixtures(), SHORT, checkpoint=tmp_path)
+        assert same(dictionary, small(seed=3))
+        assert path.read_bytes() == content
+        path.write_bytes(kept)
+    weights.unlink()
+    with pytest.raises(ValueError, match="which is not beside it; copy both files"):
+        train(small(), Mixtures(), SHORT, checkpoint=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.json"]
 
 
 def test_a_position_that_json_cannot_hold_shows_at_the_first_step(tmp_path):

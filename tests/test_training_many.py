@@ -371,7 +371,16 @@ def test_out_of_memory_names_the_step_what_is_kept_and_what_to_try(tmp_path, mon
     assert train(small(), Mixtures(), TrainConfig(steps=10), checkpoint=tmp_path).step == 2
 
 
-def test_batches_that_cannot_be_trained_on_are_explained():
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_activations_of_any_precision_are_trained_on_in_that_of_the_dictionary(dtype):
+    x = next(Mixtures()).to(dtype)
+    dictionaries = [small(), small()]
+    for dictionary, batch in zip(dictionaries, (x, x.float()), strict=True):
+        list(train(dictionary, [batch] * 3, TrainConfig(steps=3)))
+    assert same(*dictionaries)
+
+
+def test_batches_that_cannot_be_trained_on_are_explained(as_user):
     def step(batch, **options) -> None:
         next(train(small(**options), [batch], TrainConfig(steps=1)))
 
@@ -379,6 +388,8 @@ def test_batches_that_cannot_be_trained_on_are_explained():
     for batch, kind, words in (
         (x[:, :9], ValueError, r"takes activations of width 32 here, got shape \(512, 9\)"),
         (x.long(), TypeError, "floating-point numbers, got torch.int64"),
+        (x.numpy(), TypeError, "A batch is a tensor of activations or a mapping .*, got ndarray"),
+        ([x], TypeError, r"got list; of a DataLoader that gives lists, pass \(x for \(x,\) in loader\)"),
         (x[:0], ValueError, "batch of step 1 holds no activations"),
         (torch.zeros(512, D), ValueError, "do not vary gives no unit of length"),
         (torch.full((512, D), 3.3), ValueError, "do not vary gives no unit of length"),
@@ -386,5 +397,8 @@ def test_batches_that_cannot_be_trained_on_are_explained():
     ):
         with pytest.raises(kind, match=words):
             step(batch)
+    for one in (x, {A: x}):
+        with pytest.raises(TypeError, match=r"one after another, and this is one; give itertools\.repeat"):
+            train(small(), one, TrainConfig(steps=1))
     with pytest.raises(KeyError, match=r"The batch lacks '2.mlp_out'; it holds '0.resid_post'. Record that site too"):
         step({A: x}, sites_in=C)

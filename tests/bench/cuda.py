@@ -5,8 +5,12 @@
 Without a CUDA device it says so and ends with code 2; where something differs, with code 1.
 """
 
-import argparse
 import sys
+
+if __name__ == "cuda":  # torch asks for a package of this name, and Python looks beside the script that runs first
+    raise ModuleNotFoundError("'cuda' here is a benchmark and no package.")
+
+import argparse
 import time
 from collections.abc import Iterator
 from copy import deepcopy

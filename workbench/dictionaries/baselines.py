@@ -11,7 +11,7 @@ from typing import Any, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -57,7 +57,7 @@ class Fitted(Dictionary, ABC):
         sites_out: Site | Sequence[Site] | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(d_in, d_out or d_in, n_features, sites_in=sites_in, sites_out=sites_out)
+        super().__init__(d_in, d_in if d_out is None else d_out, n_features, sites_in=sites_in, sites_out=sites_out)
         refuse_pairs(self)
         self.k, self.seed = places(n_features if k is None else k, n_features), seed
         self.W_dec = nn.Parameter(directions(n_features, self.shape_out, torch.Generator().manual_seed(seed)))
@@ -65,14 +65,14 @@ class Fitted(Dictionary, ABC):
         """[n_features, d_in]: the pseudoinverse of ``W_dec``, transposed; its codes are those of least squares."""
 
     @abstractmethod
-    def _fit(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "n_features d_out"]:
-        """Return directions, of any length, for a sample in training units but for its centre, which it still has."""
+    def _fit(self, x: Tensor) -> Tensor:
+        """Return directions [n_features, d], of any length, for a sample [batch, d] in training units, but not centred."""
 
-    def _codes(self, v: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch n_features"]:
+    def _codes(self, v: Tensor) -> Tensor:
         """Return the method's own codes of ``v``, which are to rebuild it as ``codes @ W_dec``."""
         return v @ self.W_enc.T
 
-    def _values(self, v: Float[Tensor, "batch d_in"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+    def _values(self, v: Tensor, indices: Tensor) -> Tensor:
         """Return the codes with which the features ``indices`` alone come closest to ``v``."""
 
         def best(v: Tensor, indices: Tensor) -> Tensor:
@@ -108,9 +108,7 @@ class Fitted(Dictionary, ABC):
         self.requires_grad_(False)
 
     @override
-    def _activate(
-        self, u: Float[Tensor, "batch d_in"], *, training: bool
-    ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    def _activate(self, u: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
         v = u - self.b_dec
         if self.k == self.n_features:
             codes = self._codes(v)
@@ -132,13 +130,7 @@ class Fitted(Dictionary, ABC):
         return torch.cat(indices, 1)
 
     @override
-    def loss(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        y: Float[Tensor, "batch d_out"],
-        *,
-        dead: Int[Tensor, " dead"],
-    ) -> Loss:
+    def loss(self, x: Tensor, y: Tensor, *, dead: Tensor) -> Loss:
         raise TypeError(f"{type(self).__name__} is fitted, not trained: initialise(sample) is all there is to do.")
 
     @override
@@ -165,7 +157,7 @@ class PCA(Fitted):
     """
 
     @override
-    def _fit(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "n_features d_out"]:
+    def _fit(self, x: Tensor) -> Tensor:
         x = x - x.mean(0)
         refuse_more_than_there_are(self, x)
         _, axes = torch.linalg.eigh(x.T @ x)
@@ -186,7 +178,7 @@ class ICA(Fitted):
     """
 
     @override
-    def _fit(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "n_features d_out"]:
+    def _fit(self, x: Tensor) -> Tensor:
         from sklearn.decomposition import FastICA  # not at the top: it would load with every dictionary
 
         x = x - x.mean(0)
@@ -209,7 +201,7 @@ class Random(Fitted):
     """
 
     @override
-    def _fit(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "n_features d_out"]:
+    def _fit(self, x: Tensor) -> Tensor:
         return self.W_dec.cpu().double()
 
 
@@ -232,7 +224,7 @@ class NMF(Fitted):
     signed = False
 
     @override
-    def _fit(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "n_features d_out"]:
+    def _fit(self, x: Tensor) -> Tensor:
         from sklearn.decomposition import NMF as Factorisation
 
         if negative := int((x < 0).any(1).sum()):
@@ -258,7 +250,7 @@ class NMF(Fitted):
         return codes
 
     @override
-    def _values(self, v: Float[Tensor, "batch d_in"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+    def _values(self, v: Tensor, indices: Tensor) -> Tensor:
         within = v.new_zeros(len(v), self.n_features).scatter_(1, indices, 1.0)
         return self._codes(v, within=within).gather(1, indices)
 

@@ -66,13 +66,3 @@ class Crosscoder(Mutual):
         """How long each feature's direction is at each site, in units of that site; of norm one over the sites."""
         lengths = torch.linalg.vector_norm(self.W_dec.detach(), dim=-1) / (self.scale_out * self.size)
         return torch.nn.functional.normalize(lengths, dim=1)
-
-    @property
-    def relative_norm(self) -> Float[Tensor, " n_features"]:
-        """Of two sites, the second's share of ``norms``: 0 is a feature of the first alone, 1 of the second alone."""
-        if len(self.sites_in) != 2:
-            raise ValueError(
-                f"relative_norm compares two sites, and this crosscoder has {len(self.sites_in)}; see norms."
-            )
-        first, second = self.norms.unbind(1)
-        return second / (first + second)

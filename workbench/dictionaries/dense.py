@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
@@ -21,16 +21,14 @@ class Dense(Linear, ABC):
     """An architecture that says for each feature by itself whether and how strongly it is active."""
 
     @abstractmethod
-    def _dense(self, u: Float[Tensor, "batch d_in"], *, training: bool) -> Float[Tensor, "batch n_features"]:
-        """Return the codes of ``u``, one value for each feature, all in training units."""
+    def _dense(self, u: Tensor, *, training: bool) -> Tensor:
+        """Return the codes [batch, n_features] of ``u`` [batch, d_in], all in training units."""
 
     def _slots(self, dense: Tensor) -> Tensor:
         return torch.arange(self.n_features, device=dense.device).expand(dense.shape)
 
     @override
-    def _activate(
-        self, u: Float[Tensor, "batch d_in"], *, training: bool
-    ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    def _activate(self, u: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
         if training:
             dense = self._dense(u, training=True)
             return dense, self._slots(dense)

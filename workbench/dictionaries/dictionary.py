@@ -12,7 +12,7 @@ sites end to end.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +73,8 @@ class Dictionary(nn.Module, ABC):
         sites_out: Site | Sequence[Site] | None = None,
     ) -> None:
         super().__init__()
+        if min(d_in, d_out, n_features) < 1:
+            raise ValueError(f"Widths and n_features are at least 1, got {d_in} to {d_out} by {n_features} features.")
         self.d_in, self.d_out, self.n_features = d_in, d_out, n_features
         self.sites_in = as_sites(sites_in)
         self.sites_out = self.sites_in if sites_out is None else as_sites(sites_out)
@@ -107,10 +109,8 @@ class Dictionary(nn.Module, ABC):
         """
 
     @abstractmethod
-    def _activate(
-        self, u: Float[Tensor, "batch d_in"], *, training: bool
-    ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
-        """Return values and indices of the codes of ``u``, all in training units."""
+    def _activate(self, u: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
+        """Return values and indices [batch, k] of the codes of ``u`` [batch, d_in], all in training units."""
 
     @abstractmethod
     def _fold_encoder(self) -> None:
@@ -166,6 +166,11 @@ class Dictionary(nn.Module, ABC):
         A tensor serves as both. From a mapping the dictionary takes its own sites: [batch, d] for one site,
         [batch, site, d] for several.
         """
+        if not isinstance(batch, Tensor | Mapping):
+            raise TypeError(
+                "A batch is a tensor of activations or a mapping from sites to such tensors, got "
+                f"{type(batch).__name__}; of a DataLoader that gives lists, pass (x for (x,) in loader)."
+            )
         read = batch if isinstance(batch, Tensor) else pick(batch, self.sites_in)
         x = rows(read, self.shape_in, self.W_dec)
         if self.autoencodes:
@@ -175,7 +180,13 @@ class Dictionary(nn.Module, ABC):
                 f"This dictionary reads {named(self.sites_in)} and rebuilds {named(self.sites_out)}, and one "
                 "tensor is one site; give a mapping from each site to its activations."
             )
-        return x, rows(pick(batch, self.sites_out), self.shape_out, self.W_dec)
+        y = rows(pick(batch, self.sites_out), self.shape_out, self.W_dec)
+        if len(y) != len(x):
+            raise ValueError(
+                f"This batch holds {len(x)} activations at {named(self.sites_in)} and {len(y)} at "
+                f"{named(self.sites_out)}; row by row they belong to the same tokens, so give as many."
+            )
+        return x, y
 
     def check(self, model: TransformerBridge) -> None:
         """Raise if ``model`` lacks a site of this dictionary, or is not the one that it says it was trained on."""

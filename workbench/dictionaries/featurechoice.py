@@ -102,7 +102,7 @@ class FeatureChoice(Dense):
         self.threshold.copy_(torch.where(least.isinf(), z.amax(0), least).clamp_min(0))
 
     @override
-    def _dense(self, u: Float[Tensor, "batch d_in"], *, training: bool) -> Float[Tensor, "batch n_features"]:
+    def _dense(self, u: Tensor, *, training: bool) -> Tensor:
         z = u @ self.W_enc.T + self.b_enc
         exceeds = z.detach() > self.threshold
         if not training:

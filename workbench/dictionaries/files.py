@@ -22,8 +22,14 @@ FORMAT = 1
 
 def write(directory: Path, name: str, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write ``name.json`` and its tensors into ``directory`` in place of an earlier pair."""
-    json.dumps(manifest, allow_nan=False)  # speaks up before anything is written
     path = directory / f"{name}.json"
+    try:
+        json.dumps(manifest, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"'{path}' can tell only what JSON can hold, but: {error}; nothing is written. Put numbers and strings "
+            "into options and provenance, float(…) of a tensor."
+        ) from None
     part = directory / f".{name}.part"
     try:
         with explained(path):

@@ -3,7 +3,6 @@
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
@@ -52,7 +51,7 @@ class Gated(Penalised):
         return gate, torch.where(gate > 0, torch.addcmul(self.b_mag, h, self.r_mag.exp()).relu(), 0)
 
     @override
-    def _dense(self, u: Float[Tensor, "batch d_in"], *, training: bool) -> Float[Tensor, "batch n_features"]:
+    def _dense(self, u: Tensor, *, training: bool) -> Tensor:
         return self._paths(u)[1]
 
     @override

@@ -14,7 +14,10 @@ Batch = Tensor | Mapping[Site, Tensor]
 
 def as_sites(sites: Site | Sequence[Site]) -> tuple[Site, ...]:
     """Return one or several sites as a tuple."""
-    return (sites,) if isinstance(sites, Site) else tuple(sites)
+    several = (sites,) if isinstance(sites, Site) else tuple(sites)
+    if not all(isinstance(site, Site) for site in several):
+        raise TypeError(f"Sites are given as Site(layer, stream) or a list of such, got {sites!r}.")
+    return several
 
 
 def named(sites: Sequence[Site]) -> str:
@@ -36,13 +39,18 @@ def pick(batch: Mapping[Site, Tensor], sites: tuple[Site, ...]) -> Tensor:
             f"This dictionary reads {named(sites)}, the same site of several models, and a mapping holds it once; "
             "give a tensor [batch, model, d]."
         )
-    return batch[sites[0]] if len(sites) == 1 else torch.stack([batch[site] for site in sites], dim=1)
+    acts = [batch[site] for site in sites]
+    if len({x.shape for x in acts}) > 1:
+        shapes = ", ".join(f"'{site}' of shape {tuple(x.shape)}" for site, x in zip(sites, acts, strict=True))
+        raise ValueError(f"Several sites are read as one tensor, so of one shape; this batch holds {shapes}.")
+    return acts[0] if len(acts) == 1 else torch.stack(acts, dim=1)
 
 
 def rows(x: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Return ``x``, whose last axes must have ``shape``, as a batch of that in the dtype and place of ``like``."""
-    if not x.is_floating_point():
-        raise TypeError(f"Activations are a tensor of floating-point numbers, got {x.dtype}.")
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"Activations are a tensor of floating-point numbers, got {got}.")
     if x.shape[-len(shape) :] != shape:
         *sites, d = shape
         raise ValueError(
@@ -67,6 +75,10 @@ def units(x: Float[Tensor, "batch *site d"]) -> tuple[Float[Tensor, "*site d"], 
     """Return the mean of a sample and, of each site, the scale that gives what is left a mean square of one."""
     centre = x.mean(0)
     power = (x - centre).square().mean((0, -1))
+    if not power.isfinite().all():
+        raise ValueError(
+            f"Activations as large as {x.abs().max():.1g} have squares beyond {x.dtype}; divide them by a constant."
+        )
     # A constant leaves a rounding error, not a zero: the mean square must stand out from the centre's.
     if len(x) < 2 or (power <= 1e-12 * centre.square().mean(-1)).any():
         raise ValueError(

@@ -3,7 +3,6 @@
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
@@ -79,7 +78,7 @@ class JumpReLU(Penalised):
         return jump(u @ self.W_enc.T + self.b_enc, self.threshold, self.bandwidth)
 
     @override
-    def _dense(self, u: Float[Tensor, "batch d_in"], *, training: bool) -> Float[Tensor, "batch n_features"]:
+    def _dense(self, u: Tensor, *, training: bool) -> Tensor:
         return self._jump(u)[0]
 
     @override

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -80,7 +80,7 @@ class Linear(Dictionary, ABC):
         frozen: bool = False,
         skip: bool = False,
     ) -> None:
-        super().__init__(d_in, d_out or d_in, n_features, sites_in=sites_in, sites_out=sites_out)
+        super().__init__(d_in, d_in if d_out is None else d_out, n_features, sites_in=sites_in, sites_out=sites_out)
         self.frozen = frozen
         self._refuse_sites()
         if skip and self.autoencodes:
@@ -133,13 +133,7 @@ class Linear(Dictionary, ABC):
         return z.masked_fill(~kept, torch.inf).min().clamp_min(0)
 
     @override
-    def loss(
-        self,
-        x: Float[Tensor, "batch *site_in d_in"],
-        y: Float[Tensor, "batch *site_out d_out"],
-        *,
-        dead: Int[Tensor, " dead"],
-    ) -> Loss:
+    def loss(self, x: Tensor, y: Tensor, *, dead: Tensor) -> Loss:
         u = in_units(x, self.centre_in, self.scale_in)
         v = u if y is x else in_units(y, self.centre_out, self.scale_out)
         W_dec = self.W_dec.detach().flatten(1) if self.frozen else tangent(self.W_dec.flatten(1))
@@ -197,10 +191,10 @@ def directions(n: int, shape: tuple[int, ...], random: torch.Generator) -> Float
 
 
 def places(k: int, n_features: int) -> int:
-    """Return ``k``, if so many features can be active."""
-    if not 0 < k <= n_features:
+    """Return ``k``, if it is a number of features that can be active."""
+    if k != int(k) or not 0 < k <= n_features:
         raise ValueError(f"k must lie in 1..{n_features} (n_features), got {k}.")
-    return k
+    return int(k)
 
 
 def refuse_pairs(dictionary: Dictionary) -> None:

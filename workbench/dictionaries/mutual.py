@@ -8,7 +8,7 @@ from abc import ABC
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack, override
 
@@ -54,9 +54,7 @@ class Mutual(Linear, ABC):
         return torch.where(z > self.threshold, z, 0)
 
     @override
-    def _activate(
-        self, u: Float[Tensor, "batch d_in"], *, training: bool
-    ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    def _activate(self, u: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
         if not training:
             return sparse.compressed(self._over, u, self.n_features)
         z, indices, kept = sparse.strongest_of_all(u, *self.encoder, self.k * len(u))

@@ -6,7 +6,7 @@ from typing import Any, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -78,7 +78,7 @@ class MatchingPursuit(Dictionary):
         sites_out: Site | Sequence[Site] | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(d_in, d_out or d_in, n_features, sites_in=sites_in, sites_out=sites_out)
+        super().__init__(d_in, d_in if d_out is None else d_out, n_features, sites_in=sites_in, sites_out=sites_out)
         refuse_pairs(self)
         self.k, self.until, self.seed = places(k, n_features), _share(until), seed
         self.W_dec = nn.Parameter(directions(n_features, (d_in,), torch.Generator().manual_seed(seed)))
@@ -134,19 +134,11 @@ class MatchingPursuit(Dictionary):
             residual -= (residual @ row).relu()[:, None] * row
 
     @override
-    def _activate(
-        self, u: Float[Tensor, "batch d_in"], *, training: bool
-    ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    def _activate(self, u: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
         return self._pursue(u, self.W_dec)[:2]
 
     @override
-    def loss(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        y: Float[Tensor, "batch d_out"],
-        *,
-        dead: Int[Tensor, " dead"],
-    ) -> Loss:
+    def loss(self, x: Tensor, y: Tensor, *, dead: Tensor) -> Loss:
         u = (x - self.centre_in) * self.scale_in
         W_dec = tangent(self.W_dec)
         values, indices, residual = self._pursue(u, W_dec)

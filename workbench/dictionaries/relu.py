@@ -2,7 +2,6 @@
 
 from typing import Any, final
 
-from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack, override
 
@@ -43,7 +42,7 @@ class ReLU(Penalised):
         return {"l1": self.l1, "warmup": self.warmup}
 
     @override
-    def _dense(self, u: Float[Tensor, "batch d_in"], *, training: bool) -> Float[Tensor, "batch n_features"]:
+    def _dense(self, u: Tensor, *, training: bool) -> Tensor:
         return (u @ self.W_enc.T + self.b_enc).relu()
 
     @override

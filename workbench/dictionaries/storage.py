@@ -59,6 +59,11 @@ def save(dictionary: Dictionary, directory: str | Path, *, dtype: torch.dtype = 
     folded = dictionary.folded() if dtype == torch.float32 else _rounded(dictionary, dtype)
     state = {key: tensor for key, tensor in folded.state_dict().items() if key not in UNITS}
     tensors = {key: tensor.to(dtype if key.startswith("W_") else torch.float32) for key, tensor in state.items()}
+    if bad := [key for key, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ValueError(
+            f"{', '.join(bad)} would hold NaN or infinity with {dtype}, so nothing is written; save in float32, and if "
+            "that does not help, go back to a checkpoint."
+        )
     manifest = {**dictionary.describe(), "provenance": dictionary.provenance}
     files.write(Path(directory), NAME, manifest, tensors)
 
@@ -116,5 +121,5 @@ def _empty(manifest: dict[str, Any], directory: Path) -> Dictionary:
             sites_out=[Site.parse(site) for site in manifest["sites_out"]],
             **manifest["options"],
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"'{directory / NAME}.json' does not describe a {architecture} ({error!r}).") from None

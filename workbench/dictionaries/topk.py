@@ -2,7 +2,6 @@
 
 from typing import Any, final
 
-from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import Unpack, override
 
@@ -43,9 +42,7 @@ class TopK(Linear):
         return {"k": self.k} if self.relu else {"k": self.k, "relu": False}
 
     @override
-    def _activate(
-        self, u: Float[Tensor, "batch d_in"], *, training: bool
-    ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    def _activate(self, u: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
         z, indices = sparse.strongest(u, self.W_enc, self.b_enc, self.k)
         values = sparse.encode(u, self.W_enc, self.b_enc, z, indices)
         return values.relu() if self.relu else values, indices

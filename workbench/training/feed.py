@@ -1,7 +1,7 @@
 """Batches, and the place reached in them."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ class Feed:
     """
 
     def __init__(self, batches: Iterable[Batch], sites: Collection[Any], device: torch.device) -> None:
+        if isinstance(batches, Tensor | Mapping):
+            raise TypeError("train takes batches, one after another, and this is one; give itertools.repeat(batch).")
         self._batches: Any = batches
         self._sites, self._device = frozenset(sites), device
         self._keeps_place = hasattr(batches, "state_dict") and hasattr(batches, "load_state_dict")

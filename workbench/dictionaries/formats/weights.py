@@ -83,6 +83,10 @@ def disassembled(dictionary: Dictionary, names: Names, *, subtracts: bool) -> di
         twin = deepcopy(dictionary)
         twin.centre_in.sub_(own["b_dec"])  # the part of the centre that the reader will subtract
         own = twin.folded().state_dict()
+    if bad := [key for key, ours in names.items() if not own[ours.removesuffix(".T")].isfinite().all()]:
+        raise ValueError(
+            f"{', '.join(bad)} would hold NaN or infinity, so nothing is written; train again from a checkpoint."
+        )
     return {key: _turned(own[ours.removesuffix(".T")], ours).float().cpu().contiguous() for key, ours in names.items()}
 
 
