@@ -46,8 +46,8 @@ class GroupBias(Dictionary):
     or twenty active in 42 dimensions it finds more than 95 %; where not, as said. Gains start near zero and are
     learnt as logarithms, so that directions are there before what they add up to (gains of one: fewer than half).
     Biases start at the quantile of the sample, not at zero. They move faster. The value is a ReLU's, not a JumpReLU's
-    (78 %). The highest target is 0.1, as in some of the paper's runs, not 0.5: as ``n_features * mean(targets)`` of
-    them are active, and if these outnumber the dimensions they rebuild anything (20 %). The centre is not the mean, which
+    (78 %). The highest target is 0.1, as in some of the paper's runs, not 0.5: ``n_features * mean(targets)`` of them
+    are active, and if these outnumber the dimensions they rebuild anything (20 %). The centre is not the mean, which
     is full of features (50 %), and stays where it is (learnt, it makes up for codes that are still too small: 16 %).
     It is the point to which the sample's distances have the least geometric mean; sparse rows lie near it and count.
 
