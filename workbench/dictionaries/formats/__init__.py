@@ -63,8 +63,8 @@ def load_dictionary(name_or_path: str | Path = "tiny") -> Dictionary:
                 f"{name!r} is not among the shipped dictionaries, {', '.join(shipped)}; a directory of that name is "
                 f"'./{name}'."
             )
-        elif "/" in name and not name.startswith((".", "/", "~")) and not directory.exists():
-            directory = hub.downloaded(name, READERS, BESIDE)
+        elif "/" in name_or_path and not name_or_path.startswith((".", "/", "~")) and not directory.exists():
+            directory = hub.downloaded(name_or_path, READERS, BESIDE)
     for mark, read in READERS.items():
         if (directory / mark).is_file():
             try:
