@@ -391,9 +391,7 @@ def test_one_site_of_several_models_is_read_from_a_tensor():
 
 
 def test_a_crosscoder_of_what_is_not_several_sites_is_explained():
-    with pytest.raises(
-        ValueError, match=r"rebuilds the sites it reads, two or more .* got no named site of width 12 to read"
-    ):
+    with pytest.raises(ValueError, match=r"rebuilds the sites it reads, two or more .* got no named site of width 12"):
         Crosscoder(12, 40, k=4)
     with pytest.raises(ValueError, match=r"got '1\.resid_post' of width 12 to read.* one site alone takes BatchTopK"):
         Crosscoder(12, 40, k=4, sites_in=Site(1))

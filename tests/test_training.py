@@ -272,6 +272,20 @@ def test_ctrl_c_twice_stops_at_once_and_spoils_nothing_on_disk(tmp_path, uninter
     assert same(run_to_end(tmp_path), uninterrupted)
 
 
+def test_ctrl_c_waits_for_what_torch_loads_with_its_first_optimiser(monkeypatch):
+    made, adam = [], torch.optim.Adam
+
+    def slow(*args, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        made.append(adam(*args, **options))
+        return made[0]
+
+    monkeypatch.setattr(torch.optim, "Adam", slow)
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), Mixtures(), SHORT)
+    assert made
+
+
 def test_ctrl_c_without_a_directory_says_how_to_go_on(uninterrupted):
     dictionary = small()
     training = train(dictionary, Interrupting(), SHORT)

@@ -66,7 +66,7 @@ class Fitted(Dictionary, ABC):
 
     @abstractmethod
     def _fit(self, x: Tensor) -> Tensor:
-        """Return directions [n_features, d], of any length, of a sample [batch, d] in training units, uncentred."""
+        """Return directions [n_features, d], of any length, for a sample [batch, d] in units, but not centred."""
 
     def _codes(self, v: Tensor) -> Tensor:
         """Return the method's own codes of ``v``, which are to rebuild it as ``codes @ W_dec``."""

@@ -120,7 +120,8 @@ class Training(Generic[Report]):
         """How many steps are done."""
         self.tokens = 0
         """How many activations have been trained on."""
-        self._learners = {name: Learner(name, one, configs[name]) for name, one in dictionaries.items()}
+        with held_back():  # torch loads parts of itself with its first optimiser, and no second time if interrupted
+            self._learners = {name: Learner(name, one, configs[name]) for name, one in dictionaries.items()}
         devices = {str(learner.device) for learner in self._learners.values()}
         if len(devices) > 1:
             raise ValueError(f"Dictionaries trained on one stream lie on one device, got {', '.join(sorted(devices))}.")
