@@ -71,6 +71,8 @@ class GroupBias(Dictionary):
     """How often a feature of each group should fire, at most."""
     group: Int[Tensor, " n_features"]
     """Which group each feature belongs to."""
+    sizes: Int[Tensor, " group"]
+    """How many features each group has."""
     b_enc: Float[Tensor, " n_features"]
     """Minus the cosine beyond which a feature fires."""
     fires: Float[Tensor, " n_features"]
@@ -105,6 +107,7 @@ class GroupBias(Dictionary):
         targets = torch.linspace(math.log(highest), math.log(lowest), groups).exp()
         self.register_buffer("targets", targets, persistent=False)
         self.register_buffer("group", torch.arange(n_features) * groups // n_features, persistent=False)
+        self.register_buffer("sizes", torch.bincount(self.group), persistent=False)
         self.register_buffer("b_enc", torch.zeros(n_features))
         for name in ("fires", "peak"):  # since the last adaptation, as is how many activations were seen
             self.register_buffer(name, torch.zeros(n_features))
@@ -182,8 +185,7 @@ class GroupBias(Dictionary):
 
     def by_group(self, values: Float[Tensor, " n_features"]) -> Float[Tensor, " group"]:
         """Return the mean over the features of each group."""
-        sums = values.new_zeros(self.groups).index_add_(0, self.group, values)
-        return sums / torch.bincount(self.group, minlength=self.groups)
+        return values.new_zeros(self.groups).index_add_(0, self.group, values) / self.sizes
 
     @torch.no_grad()
     def frequency(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, " group"]:
