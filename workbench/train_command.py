@@ -84,7 +84,7 @@ def train(given: argparse.Namespace) -> int:
             figures = {"fvu": found.fvu, "l0": found.l0, "dead": found.dead, "kl": kl}
             told = trained[name, given.seed].provenance.setdefault("held_out", [])
             told.append({"seed": seed} | {key: float(f"{value:.4g}") for key, value in figures.items()})
-            bar.advance(task)
+            bar.update(task, advance=1)
     asked = [word for word in given.words[1:] if word != "--replace" and Path(word) != given.directory]
     for name, place in places.items():
         dictionary = trained[name, given.seed]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import psutil
 import torch
@@ -25,18 +26,19 @@ def progress(training: Training[Report]) -> Iterator[Report]:
     bar = bar_of("steps")
     task = bar.add_task("training", total=training.config.steps, completed=training.step, told="")
     shown = -INTERVAL
-    with Live(bar, console=bar.console, auto_refresh=False) as live:
-        for report in training:
-            if training.finished or time.monotonic() - shown >= INTERVAL:
-                shown = time.monotonic()
-                steps = [*by_name(report).values()]
-                held = memory_in_use(training.device) / 2**30
-                told = f"· {steps[0].tokens_per_second:,.0f} tokens/s · {held:.1f} GiB"
-                bar.update(task, completed=training.step, told=told)
-                live.update(Group(bar, table(steps)), refresh=True)
-            yield report
-    if not bar.console.is_terminal:
-        bar.console.line()
+    with ExitStack() as after:
+        if not bar.console.is_terminal:
+            after.callback(bar.console.line)  # what comes next begins a line of its own, however the loop is left
+        with Live(bar, console=bar.console, auto_refresh=False) as live:
+            for report in training:
+                if training.finished or time.monotonic() - shown >= INTERVAL:
+                    shown = time.monotonic()
+                    steps = [*by_name(report).values()]
+                    held = memory_in_use(training.device) / 2**30
+                    told = f"· {steps[0].tokens_per_second:,.0f} tokens/s · {held:.1f} GiB"
+                    bar.update(task, completed=training.step, told=told)
+                    live.update(Group(bar, table(steps)), refresh=True)
+                yield report
 
 
 def bar_of(unit: str) -> Progress:
