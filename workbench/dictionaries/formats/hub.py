@@ -49,11 +49,11 @@ def downloaded(name: str, marks: Collection[str], others: Collection[str]) -> Pa
 
 
 def _nearest(name: str, marks: Collection[str]) -> str:
-    import huggingface_hub
+    import huggingface_hub.constants
 
     names = ["tiny"]
     with contextlib.suppress(Exception):  # no cache yet
-        for repo in huggingface_hub.scan_cache_dir().repos:
+        for repo in huggingface_hub.scan_cache_dir(huggingface_hub.constants.HF_HUB_CACHE).repos:
             for revision in repo.revisions:
                 found = (file.file_path.parent for file in revision.files if file.file_name in marks)
                 names += [str(PurePosixPath(repo.repo_id, path.relative_to(revision.snapshot_path))) for path in found]
