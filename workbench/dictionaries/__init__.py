@@ -14,6 +14,7 @@ scikit-learn, which is loaded when they are.)
 ``batchtopk``      ``BatchTopK``, also called Mutual Choice; ``matryoshka``: ``Matryoshka``
 ``crosscoder``     ``Crosscoder``: one code for several sites
 ``featurechoice``  ``FeatureChoice``: each feature chooses its activations
+``tied``           ``Tied``, what architectures share that encode with their decoder
 ``pursuit``        ``MatchingPursuit``: one feature after another
 ``groupbias``      ``GroupBias``: biases that make groups of features fire as often as each should
 ``baselines``      ``PCA``, ``ICA``, ``NMF`` and ``Random``: fitted, not trained

@@ -5,7 +5,6 @@ trained as usual: a dictionary whose decoder is ``frozen``, see ``Linear``.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from copy import copy
 from typing import Any, final
 
@@ -13,19 +12,19 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
 from workbench.dictionaries import sparse
-from workbench.dictionaries.dictionary import Dictionary, Loss
+from workbench.dictionaries.dictionary import Common, Loss
 from workbench.dictionaries.inputs import Batch
-from workbench.dictionaries.linear import directions, places, refuse_pairs
-from workbench.models import Site
+from workbench.dictionaries.linear import places
+from workbench.dictionaries.tied import Tied
 
 ITERATIONS = 1000
 """When scikit-learn gives up a fit that does not converge, and says so."""
 
 
-class Fitted(Dictionary, ABC):
+class Fitted(Tied, ABC):
     """A dictionary that ``initialise`` fits to a sample, some thousands of activations; there is nothing to train.
 
     With all features active, codes are the method's own. With ``k`` of them, all methods encode alike, so that what
@@ -37,10 +36,7 @@ class Fitted(Dictionary, ABC):
         d_in: Width of the activations.
         n_features: How many features.
         k: How many are active on an activation, at most; all of them by default.
-        d_out: As ``d_in``; a baseline rebuilds what it reads.
-        sites_in: The one site that is read and rebuilt.
-        sites_out: The same.
-        seed: Of what is drawn.
+        shared: As for every dictionary of one site, see ``Tied``.
     """
 
     signed = True
@@ -52,15 +48,10 @@ class Fitted(Dictionary, ABC):
         n_features: int,
         *,
         k: int | None = None,
-        d_out: int | None = None,
-        sites_in: Site | Sequence[Site] = (),
-        sites_out: Site | Sequence[Site] | None = None,
-        seed: int = 0,
+        **shared: Unpack[Common],
     ) -> None:
-        super().__init__(d_in, d_in if d_out is None else d_out, n_features, sites_in=sites_in, sites_out=sites_out)
-        refuse_pairs(self)
-        self.k, self.seed = places(n_features if k is None else k, n_features), seed
-        self.W_dec = nn.Parameter(directions(n_features, self.shape_out, torch.Generator().manual_seed(seed)))
+        super().__init__(d_in, n_features, **shared)
+        self.k = places(n_features if k is None else k, n_features)
         self.W_enc = nn.Parameter(self.W_dec.detach().clone())
         """[n_features, d_in]: the pseudoinverse of ``W_dec``, transposed; its codes are those of least squares."""
 
@@ -132,10 +123,6 @@ class Fitted(Dictionary, ABC):
     @override
     def loss(self, x: Tensor, y: Tensor, *, dead: Tensor) -> Loss:
         raise TypeError(f"{type(self).__name__} is fitted, not trained: initialise(sample) is all there is to do.")
-
-    @override
-    def _fold_encoder(self) -> None:
-        pass  # codes are those of what exceeds the bias, in any units
 
 
 @final
@@ -255,7 +242,7 @@ class NMF(Fitted):
         return self._codes(v, within=within).gather(1, indices)
 
 
-def refuse_more_than_there_are(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> None:
+def refuse_more_than_there_are(dictionary: Tied, x: Float[Tensor, "batch d_in"]) -> None:
     """Raise if the sample ``x``, of mean zero, has fewer dimensions than the dictionary has features."""
     rank = int(torch.linalg.matrix_rank(x.T @ x, rtol=1e-12, hermitian=True))  # below is the rounding of float32
     if dictionary.n_features > rank:

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,6 +46,15 @@ class Loss:
 
     fvu: Float[Tensor, ""]
     """Fraction of the variance of this batch left unexplained, the mean over the sites."""
+
+
+class Common(TypedDict, total=False):
+    """The keywords that every architecture takes."""
+
+    d_out: int | None
+    sites_in: Site | Sequence[Site]
+    sites_out: Site | Sequence[Site] | None
+    seed: int
 
 
 class Dictionary(nn.Module, ABC):

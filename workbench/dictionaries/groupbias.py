@@ -1,21 +1,19 @@
 """GroupBias: features that learn nothing but directions, each told how often to fire."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
 from workbench.dictionaries import sparse
 from workbench.dictionaries.codes import Codes
-from workbench.dictionaries.dictionary import Dictionary, Loss, unexplained
+from workbench.dictionaries.dictionary import Common, Loss, unexplained
 from workbench.dictionaries.gradients import tangent
 from workbench.dictionaries.inputs import Batch
-from workbench.dictionaries.linear import directions, refuse_pairs
-from workbench.models import Site
+from workbench.dictionaries.tied import Tied
 
 EVERY = 10
 """Steps between two adaptations of the biases."""
@@ -31,7 +29,7 @@ GAIN = 0.1
 
 
 @final
-class GroupBias(Dictionary):
+class GroupBias(Tied):
     """Adapt biases so that each group of features fires as often as it should (Chen et al. 2025, arXiv 2506.14002).
 
     Of ``r = x - centre``, feature ``i`` has the code ``gain[i] * |r| * relu(cos(W_dec[i], r) + b_enc[i])``: it fires
@@ -58,10 +56,7 @@ class GroupBias(Dictionary):
         groups: How many groups, of equal size; 10 or more are meant for data whose frequencies are unknown.
         highest: How often, at most, features of the first group fire: on which share of the activations.
         lowest: The same of the last group.
-        d_out: As ``d_in``; it rebuilds what it reads.
-        sites_in: The one site that is read and rebuilt.
-        sites_out: The same.
-        seed: Of the first directions.
+        shared: As for every dictionary of one site, see ``Tied``.
 
     >>> GroupBias(8, 32, groups=3).targets
     tensor([0.1000, 0.0100, 0.0010])
@@ -87,13 +82,9 @@ class GroupBias(Dictionary):
         groups: int = 10,
         highest: float | int = 0.1,
         lowest: float | int = 1e-3,
-        d_out: int | None = None,
-        sites_in: Site | Sequence[Site] = (),
-        sites_out: Site | Sequence[Site] | None = None,
-        seed: int = 0,
+        **shared: Unpack[Common],
     ) -> None:
-        super().__init__(d_in, d_out or d_in, n_features, sites_in=sites_in, sites_out=sites_out)
-        refuse_pairs(self)
+        super().__init__(d_in, n_features, **shared)
         if not 1 <= groups <= n_features:
             raise ValueError(f"groups must lie in 1..{n_features} (n_features), got {groups}.")
         if not 0 < lowest <= highest <= 1:
@@ -102,7 +93,6 @@ class GroupBias(Dictionary):
                 f"lowest={lowest} and highest={highest}."
             )
         self.groups, self.highest, self.lowest = groups, highest, lowest
-        self.W_dec = nn.Parameter(directions(n_features, self.shape_out, torch.Generator().manual_seed(seed)))
         self.log_gain = nn.Parameter(torch.full((n_features,), math.log(GAIN)))
         targets = torch.linspace(math.log(highest), math.log(lowest), groups).exp()
         self.register_buffer("targets", targets, persistent=False)
@@ -172,7 +162,7 @@ class GroupBias(Dictionary):
     @override
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=-1, keepdim=True))
+        super().after_step(step)
         if (step + 1) % EVERY:
             return
         frequency = self.fires / self.seen
@@ -193,10 +183,6 @@ class GroupBias(Dictionary):
         codes = self.encode(x)
         active = codes.indices[codes.values > 0]
         return self.by_group(torch.bincount(active, minlength=self.n_features) / len(x))
-
-    @override
-    def _fold_encoder(self) -> None:
-        pass  # cosines with what exceeds the bias are the same in any units
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ revival of dead features and the shape of the loss are here.
 import math
 from abc import ABC
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from workbench.dictionaries import sparse
 from workbench.dictionaries.codes import Codes
-from workbench.dictionaries.dictionary import Dictionary, Loss, unexplained
+from workbench.dictionaries.dictionary import Common, Dictionary, Loss, unexplained
 from workbench.dictionaries.gradients import reachable_relu, tangent
 from workbench.dictionaries.inputs import Batch, in_units, named
 from workbench.models import Site
@@ -25,13 +25,9 @@ AUXK = 1 / 32
 """Weight of the auxiliary loss (Gao et al. 2024)."""
 
 
-class Shared(TypedDict, total=False):
+class Shared(Common, total=False):
     """The keywords that every architecture of this kind takes: those of ``Linear``."""
 
-    d_out: int | None
-    sites_in: Site | Sequence[Site]
-    sites_out: Site | Sequence[Site] | None
-    seed: int
     frozen: bool
     skip: bool
 
@@ -195,16 +191,6 @@ def places(k: int, n_features: int) -> int:
     if k != int(k) or not 0 < k <= n_features:
         raise ValueError(f"k must lie in 1..{n_features} (n_features), got {k}.")
     return int(k)
-
-
-def refuse_pairs(dictionary: Dictionary) -> None:
-    """Raise if ``dictionary`` is to rebuild something else than the one site that it reads."""
-    if len(dictionary.sites_in) > 1 or not dictionary.autoencodes:
-        raise ValueError(
-            f"{type(dictionary).__name__} reads one site and rebuilds one, the same, since it encodes with its "
-            f"decoder; got {dictionary.sites_in} of width {dictionary.d_in} to read and {dictionary.sites_out} of "
-            f"width {dictionary.d_out} to rebuild."
-        )
 
 
 def positive(name: str, value: float | int) -> float:

@@ -1,21 +1,20 @@
 """Matching pursuit: one feature after another, each fitted to what the earlier ones left."""
 
-from collections.abc import Sequence
 from copy import copy
 from typing import Any, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
-from typing_extensions import override
+from torch import Tensor
+from typing_extensions import Unpack, override
 
 from workbench.dictionaries.codes import Codes
-from workbench.dictionaries.dictionary import Dictionary, Loss, unexplained
+from workbench.dictionaries.dictionary import Common, Loss, unexplained
 from workbench.dictionaries.gradients import reachable_relu, tangent
 from workbench.dictionaries.inputs import Batch, in_units
-from workbench.dictionaries.linear import AUXK, directions, places, refuse_pairs
-from workbench.models import Site
+from workbench.dictionaries.linear import AUXK, places
+from workbench.dictionaries.tied import Tied
 
 CANDIDATES = 64
 """Rows among which a first direction is chosen."""
@@ -31,7 +30,7 @@ SHORT = 0.3
 
 
 @final
-class MatchingPursuit(Dictionary):
+class MatchingPursuit(Tied):
     """Encode by unrolled matching pursuit with the decoder's rows (Costa et al. 2025, arXiv 2506.03093).
 
     The residual starts as ``x - bias``. Each step finds the row ``j`` of greatest product with it, takes that product
@@ -54,10 +53,7 @@ class MatchingPursuit(Dictionary):
         n_features: How many features.
         k: How many steps, and so active features, at most.
         until: Stop where the residual is shorter than this share of the typical input's length.
-        d_out: As ``d_in``; a pursuit rebuilds what it reads.
-        sites_in: The one site that is read and rebuilt.
-        sites_out: The same.
-        seed: Of the rows that the first directions are chosen from, and of directions where rows do not suffice.
+        shared: As for every dictionary of one site, see ``Tied``.
 
     >>> dictionary = MatchingPursuit(8, 32, k=4)
     >>> dictionary.sparser(k=2).encode(torch.ones(3, 8)).values.shape
@@ -73,15 +69,10 @@ class MatchingPursuit(Dictionary):
         *,
         k: int,
         until: float | int = 0.0,
-        d_out: int | None = None,
-        sites_in: Site | Sequence[Site] = (),
-        sites_out: Site | Sequence[Site] | None = None,
-        seed: int = 0,
+        **shared: Unpack[Common],
     ) -> None:
-        super().__init__(d_in, d_in if d_out is None else d_out, n_features, sites_in=sites_in, sites_out=sites_out)
-        refuse_pairs(self)
-        self.k, self.until, self.seed = places(k, n_features), _share(until), seed
-        self.W_dec = nn.Parameter(directions(n_features, (d_in,), torch.Generator().manual_seed(seed)))
+        super().__init__(d_in, n_features, **shared)
+        self.k, self.until = places(k, n_features), _share(until)
         self.register_buffer("length", torch.full((), d_in**0.5))
 
     @property
@@ -150,11 +141,6 @@ class MatchingPursuit(Dictionary):
             parts["auxk"] = AUXK * error / left.square().sum().clamp_min(torch.finfo(left.dtype).tiny)
         codes = Codes(values.detach() / self.scale_out, indices, self.n_features)
         return Loss(torch.stack([*parts.values()]).sum(), parts, codes, codes.fired, unexplained(residual, u))
-
-    @override
-    @torch.no_grad()
-    def after_step(self, step: int) -> None:
-        self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=-1, keepdim=True))
 
     @override
     def _fold_encoder(self) -> None:
