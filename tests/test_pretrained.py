@@ -269,7 +269,7 @@ FROZEN = {
     "tiny-1": "32bd50ffaa4eb1c1",
     "tiny-2": "a104c2fbb5bbc1c9",
     "checkpoints": "48ac099f5b1dfd61",
-    "dictionaries": "c3a73610e608b0d3",
+    "dictionaries": "9f2d3d53684b9535",
 }
 
 
