@@ -15,6 +15,7 @@ scikit-learn, which is loaded when they are.)
 ``crosscoder``     ``Crosscoder``: one code for several sites
 ``featurechoice``  ``FeatureChoice``: each feature chooses its activations
 ``pursuit``        ``MatchingPursuit``: one feature after another
+``groupbias``      ``GroupBias``: biases that make groups of features fire as often as each should
 ``baselines``      ``PCA``, ``ICA``, ``NMF`` and ``Random``: fitted, not trained
 ``sparse``         products with sparse codes and their gradients, at the cost of what is active
 ``gradients``      gradients that differ from autograd's on purpose
@@ -38,6 +39,7 @@ from workbench.dictionaries.featurechoice import FeatureChoice
 from workbench.dictionaries.fidelity import Fidelity, fidelity
 from workbench.dictionaries.formats import export, load_dictionary
 from workbench.dictionaries.gated import Gated
+from workbench.dictionaries.groupbias import GroupBias
 from workbench.dictionaries.jumprelu import JumpReLU
 from workbench.dictionaries.matryoshka import Matryoshka
 from workbench.dictionaries.pursuit import MatchingPursuit
@@ -57,6 +59,7 @@ __all__ = [
     "FeatureChoice",
     "Fidelity",
     "Gated",
+    "GroupBias",
     "JumpReLU",
     "Loss",
     "MatchingPursuit",

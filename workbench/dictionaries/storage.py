@@ -18,6 +18,7 @@ from workbench.dictionaries.crosscoder import Crosscoder
 from workbench.dictionaries.dictionary import Dictionary
 from workbench.dictionaries.featurechoice import FeatureChoice
 from workbench.dictionaries.gated import Gated
+from workbench.dictionaries.groupbias import GroupBias
 from workbench.dictionaries.jumprelu import JumpReLU
 from workbench.dictionaries.matryoshka import Matryoshka
 from workbench.dictionaries.pursuit import MatchingPursuit
@@ -28,7 +29,7 @@ from workbench.models import Site
 ARCHITECTURES: dict[str, Callable[..., Dictionary]] = {
     kind.__name__: kind
     for kind in (
-        *(TopK, ReLU, Gated, JumpReLU, BatchTopK, FeatureChoice, Matryoshka, MatchingPursuit, Crosscoder),
+        *(TopK, ReLU, Gated, JumpReLU, BatchTopK, FeatureChoice, Matryoshka, MatchingPursuit, Crosscoder, GroupBias),
         *(PCA, ICA, NMF, Random),
     )
 }
@@ -37,7 +38,10 @@ PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
 NAME = "dictionary"
 
-UNITS = {"centre_in", "centre_out", "scale_in", "scale_out", "initialised", "risen", "density", "phase"}
+UNITS = {
+    *("centre_in", "centre_out", "scale_in", "scale_out", "initialised"),
+    *("risen", "density", "phase", "fires", "peak", "seen"),
+}
 """What folding empties, or only training needs, and a file therefore leaves out."""
 
 
