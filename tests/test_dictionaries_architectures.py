@@ -702,29 +702,39 @@ def test_thresholds_find_their_count_from_far_away():
 # --- hierarchy -----------------------------------------------------------------------------------------------
 
 
-def silent_parents(dictionary: Dictionary, family: World) -> float:
-    """On which share of a parent's rows the feature nearest to its direction is silent: absorption."""
+def grown(dictionary: Dictionary, family: World, steps: int) -> Dictionary:
+    dictionary.initialise(family.rows(4096, seed=3).acts)
+    list(train(dictionary, family.batches(512, seed=1), TrainConfig(steps=steps, lr=1e-2, dead_tokens=20_000)))
+    return dictionary
+
+
+def absorbed(dictionary: Dictionary, family: World) -> Tensor:
+    """For each child, on which share of its rows the feature nearest to its parent's direction is silent."""
     rows = family.rows(8000, seed=5)
-    codes = dictionary.encode(rows.acts).dense()
-    parents = [i for i in family.parent.unique().tolist() if i >= 0]
+    silent = dictionary.encode(rows.acts).dense() <= 0
     nearest = (family.directions @ dictionary.W_dec.T).argmax(1)
-    return sum((codes[rows.codes[:, i] > 0, nearest[i]] <= 0).float().mean().item() for i in parents) / len(parents)
+    children = (family.parent >= 0).nonzero().squeeze(1).tolist()
+    shares = [silent[rows.codes[:, i] > 0, nearest[family.parent[i]]].float().mean() for i in children]
+    return torch.stack(shares)
 
 
 @pytest.mark.slow
 def test_the_first_prefix_of_a_matryoshka_holds_the_parents():
-    config, k, general, absorbed = TrainConfig(steps=400, lr=1e-2, dead_tokens=20_000), 2, 0, []
-    for n in range(4):
+    """Of two features in the first prefix, since a third may be spent otherwise where there are three parents.
+
+    Both claims are about the mean over five worlds.
+    """
+    general, shares = [], []
+    for n in range(5):
         family = World({"tree": tree()}, d=64, seed=SEED + n)
-        nested, topk = Matryoshka(64, 20, k=k, prefixes=[3], seed=n), TopK(64, 20, k=k, seed=n)
-        for dictionary in (nested, topk):
-            list(train(dictionary, family.batches(512, seed=1), config))
-        nearest = (family.directions @ nested.W_dec[:3].T).argmax(0)
-        general += sum(i in family.parent for i in nearest)
-        absorbed.append([silent_parents(dictionary, family) for dictionary in (nested, topk)])
-    assert general / 12 >= 0.8
-    of_nested, of_topk = torch.tensor(absorbed).mean(0)
-    assert of_nested < 0.5 * of_topk
+        nested = grown(Matryoshka(64, 20, k=2, prefixes=[2], seed=n), family, 400)
+        topk = grown(TopK(64, 20, k=2, seed=n), family, 300)
+        nearest = (family.directions @ nested.W_dec[:2].T).argmax(0)
+        general += [i in family.parent for i in nearest.tolist()]
+        shares.append([absorbed(dictionary, family).mean() for dictionary in (nested, topk)])
+    assert sum(general) / len(general) >= 0.8
+    of_nested, of_topk = torch.tensor(shares).mean(0)
+    assert of_nested < of_topk
 
 
 def test_any_trained_prefix_is_a_dictionary_of_its_own():
@@ -775,14 +785,21 @@ def test_a_pursuit_rebuilds_what_it_reads():
 
 
 @pytest.mark.slow
-def test_a_pursuit_breaks_the_tree_less_than_topk():
-    """More of the tree's 20 directions get a feature of their own; how many depends on the start, 9 to 20 of them."""
-    config, found = TrainConfig(steps=600, lr=1e-2, dead_tokens=20_000), []
+def test_a_pursuit_finds_a_tree_whose_parents_others_absorb():
+    """At least 18 of its 20 directions, and at most 2 features near both a parent and its child: means of 3 worlds."""
+    found, merged, shares = [], [], []
     for n in range(3):
         family = World({"tree": tree()}, d=64, seed=SEED + n)
-        pair = MatchingPursuit(64, 20, k=5, until=0.3, seed=n), TopK(64, 20, k=2, seed=n)
-        for dictionary in pair:
-            list(train(dictionary, family.batches(512, seed=1), config))
-        found.append([(recovery(family.directions, d.W_dec).matched > 0.9).float().mean().item() for d in pair])
-    of_pursuit, of_topk = torch.tensor(found).mean(0)
-    assert of_pursuit > of_topk + 0.1
+        pursuit = grown(MatchingPursuit(64, 20, k=5, until=0.3, seed=n), family, 150)
+        topk = grown(TopK(64, 20, k=2, seed=n), family, 300)
+        relu = grown(ReLU(64, 20, l1=0.3, warmup=100, seed=n), family, 300)
+        found.append((recovery(family.directions, pursuit.W_dec).matched > 0.9).sum().item())
+        near = family.directions @ pursuit.W_dec.T > 0.5  # halfway between the two both cosines are 0.71
+        child = family.parent >= 0
+        merged.append((near[child] & near[family.parent[child]]).any(0).sum().item())
+        shares.append(torch.stack([absorbed(dictionary, family) for dictionary in (pursuit, topk, relu)]))
+        assert (shares[n][1] > 0.5).any()  # TopK's is silent on most rows of some child
+    assert sum(found) / 3 >= 18
+    assert sum(merged) / 3 <= 2
+    of_pursuit, of_topk, of_relu = torch.stack(shares).mean((0, 2))
+    assert of_pursuit < 0.5 * min(of_topk, of_relu)
