@@ -20,6 +20,7 @@ from workbench.dictionaries import (
     Dictionary,
     FeatureChoice,
     Gated,
+    GroupBias,
     JumpReLU,
     MatchingPursuit,
     Matryoshka,
@@ -146,6 +147,11 @@ CASES = {
         narrow={"prefixes": [5, 20]},
     ),
     "MatchingPursuit": Case(MatchingPursuit, {"k": K}, trained=AT_MOST, inferred=AT_MOST),
+    # Every feature of this world fires on 5 % of the rows, and the width has none to spare for rarer ones: targets
+    # of 10 and 6 %, which are upper bounds.
+    "GroupBias": Case(
+        GroupBias, {"groups": 2, "lowest": 0.06}, lr=2e-2, steps=600, trained=(0.0, 10.24), inferred=(0.0, 10.24)
+    ),
     "Crosscoder": Case(Crosscoder, {"k": K}, "crosscoder", lr=1e-2, trained=AT_MOST, inferred=NEAR),
 }
 CASES["transcoder"] = replace(CASES["TopK"], form="transcoder")
@@ -309,7 +315,15 @@ def naive_pursuit(dictionary, p, u, v):
     return codes, 0
 
 
+def naive_groupbias(dictionary, p, u, v):
+    r = u - p["b_dec"].detach()  # which stays where it is
+    length = r.norm(dim=1, keepdim=True)
+    cosines = r / length @ p["W_dec"].T
+    return p["log_gain"].exp() * length * (cosines + dictionary.b_enc).relu(), 0
+
+
 NAIVE = {
+    GroupBias: naive_groupbias,
     MatchingPursuit: naive_pursuit,
     BatchTopK: naive_batchtopk,
     Crosscoder: naive_batchtopk,
@@ -341,6 +355,8 @@ def naive_loss(dictionary, p, x, y, dead) -> Tensor:
     if isinstance(dictionary, Matryoshka):
         prefixes = (v - codes[:, :n] @ W_dec[:n] - b_dec for n in dictionary.prefixes)
         loss = torch.stack([e.square().mean() for e in prefixes]).mean()
+    if isinstance(dictionary, GroupBias):
+        return (residual.norm(dim=1) / (u - b_dec.detach()).norm(dim=1)).square().mean()
     if dead.any():
         target = residual.detach()
         n, W = int(dead.sum()), W_dec[dead]
@@ -378,6 +394,9 @@ def test_loss_and_gradients_are_those_of_the_formulas(name, n_dead):
     assert loss.total.item() == pytest.approx(sum(part.item() for part in loss.parts.values()), rel=1e-10)
     for key, parameter in dictionary.named_parameters():
         grad = p[key].grad
+        if parameter.grad is None:
+            assert (type(dictionary), key) == (GroupBias, "b_dec")
+            continue
         if key == "W_dec":  # rows move along the sphere
             rows = p[key].flatten(1)
             grad = (grad.flatten(1) - (grad.flatten(1) * rows).sum(1, keepdim=True) * rows).view_as(grad)
@@ -803,3 +822,77 @@ def test_a_pursuit_finds_a_tree_whose_parents_others_absorb():
     assert sum(merged) / 3 <= 2
     of_pursuit, of_topk, of_relu = torch.stack(shares).mean((0, 2))
     assert of_pursuit < 0.5 * min(of_topk, of_relu)
+
+
+# --- groups that fire as often as they should (Chen et al. 2025) ----------------------------------------------
+
+
+def mixed(seed: int) -> World:
+    """The synthetic activations of that paper, and an offset: three or twenty of 128 features, in 42 dimensions."""
+    return World({"plain": plain(128, active=(3, 20))}, d=42, seed=seed, offset=2.0)
+
+
+@cache
+def adapted(draw: int, highest: float = 0.1, lowest: float = 1e-3) -> GroupBias:
+    """A dictionary of ``mixed``, of a start and rows of its own for each ``draw``."""
+    dictionary = GroupBias(42, 640, highest=highest, lowest=lowest, seed=draw)
+    list(train(dictionary, mixed(SEED).batches(512, seed=draw), TrainConfig(steps=800, lr=3e-2)))
+    return dictionary
+
+
+def test_groups_find_features_in_mixed_sparsity():
+    rates = [recovery(mixed(SEED).directions, adapted(draw).W_dec).rate(0.9) for draw in (0, 1)]
+    assert sum(rates) / 2 >= 0.95, rates
+
+
+def test_groups_that_all_fire_too_often_find_none():
+    """The features fire on 2 % of the rows of three and on 16 % of those of twenty: on 9 % of all."""
+    assert recovery(mixed(SEED).directions, adapted(0, 0.5, 0.2).W_dec).rate(0.9) < 0.2
+
+
+def test_two_starts_find_the_same_features():
+    directions, (one, other) = mixed(SEED).directions, (adapted(draw).W_dec.detach() for draw in (0, 1))
+    best, latent = (directions @ one.T).max(1)
+    again = (one[latent[best > 0.9]] @ other.T).amax(1) > 0.9
+    assert again.float().mean() >= 0.9
+
+
+def test_no_group_fires_much_more_often_than_it_should():
+    for dictionary, rows in (
+        (adapted(0), mixed(SEED).rows(16384, seed=7).acts),
+        (adapted(0, 0.5, 0.2), mixed(SEED).rows(16384, seed=7).acts),
+        (trained("GroupBias"), world(SEED).rows(16384, seed=7).acts),
+    ):
+        assert (dictionary.frequency(rows) <= 1.5 * dictionary.targets).all()
+
+
+def test_frequencies_are_those_of_the_features_of_each_group():
+    dictionary, x = rough("GroupBias", SEED, groups=7, lowest=0.01)
+    fires = (dictionary.encode(x).dense() > 0).double().mean(0)
+    group = torch.arange(40) * 7 // 40
+    naive = torch.stack([fires[group == g].mean() for g in range(7)])
+    assert torch.allclose(dictionary.frequency(x).double(), naive, atol=1e-6)
+    assert dictionary.targets[[0, 6]].tolist() == pytest.approx([0.1, 0.01])
+    assert (dictionary.targets[1:] / dictionary.targets[:-1]).std() < 1e-6
+
+
+def test_biases_fall_where_features_fire_too_often_and_rise_where_never():
+    dictionary = GroupBias(2, 6, groups=2, highest=0.5, lowest=0.5)
+    dictionary.b_enc.copy_(torch.tensor([-0.2, -0.2, -0.001, -0.2, -0.2, -0.999]))
+    dictionary.fires.copy_(torch.tensor([60.0, 40.0, 0.0, 60.0, 0.0, 60.0]))
+    dictionary.peak.copy_(torch.tensor([0.5, 0.3, 0.0, 0.2, 0.0, 0.6]))
+    dictionary.seen.fill_(100)
+    dictionary.after_step(8)
+    assert dictionary.b_enc[0] == pytest.approx(-0.2)  # not yet
+    dictionary.after_step(9)
+    expected = [-0.2 - 0.02 * 0.5, -0.2, 0, -0.2 - 0.02 * 0.2, -0.2 + 0.02 * 0.4, -1]
+    assert dictionary.b_enc.tolist() == pytest.approx(expected)
+    dictionary.after_step(19)  # nothing was seen since
+    assert dictionary.b_enc.tolist() == pytest.approx(expected)
+
+
+def test_groups_and_targets_that_cannot_be_are_explained():
+    with pytest.raises(ValueError, match=r"groups must lie in 1\.\.40 \(n_features\), got 41"):
+        GroupBias(12, 40, groups=41)
+    with pytest.raises(ValueError, match=r"0 < lowest <= highest <= 1; got lowest=0\.2 and highest=0\.1"):
+        GroupBias(12, 40, lowest=0.2)

@@ -210,13 +210,13 @@ def test_lines_say_how_each_of_them_goes():
     assert plot.alt == "With the amplitude, bias rises at every step in 'ReLU' and changes by below 0.02 in 'linear'."
     error = {
         "a": torch.tensor([0.9, 0.5, 0.1]),
-        "b": torch.tensor([0.5, 0.4, 0.1]),
+        "b": torch.tensor([0.5, 0.105, 0.1]),
         "c": torch.tensor([0.9, 0.1, 0.2]),
         "d": torch.tensor([0.1, 0.4, 0.12]),
     }
     plot = lines(torch.tensor([-1.0, 0.0, 1.0]), error, across="step", axis="error")
     assert plot.alt == (
-        "With the step, error falls at every step in 'a' and 'b' and falls on the whole in 'c' "
+        "With the step, error falls at every step in 'a' and falls on the whole in 'b' and 'c' "
         "and changes by below 0.5 in 'd'."
     )
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.plots.axes import BLUE, INK, VERMILION, blank
-from workbench.plots.plot import Plot, below
+from workbench.plots.plot import CLOSE, Plot, below
 
 
 def dose_response(
@@ -101,7 +101,8 @@ def _course(line: Tensor) -> str:
     rise = float(line[-1] - line[0])
     if range_ < 0.02 or abs(rise) < range_ / 2:
         return f"changes by {below(range_)}"
-    always = bool((steps > 0).all()) or bool((steps < 0).all())
+    # A smaller step might be the other way on another machine.
+    always = bool((steps.sign() == steps[0].sign()).all() and (steps.abs() > CLOSE * range_).all())
     return f"{'rises' if rise > 0 else 'falls'} {'at every step' if always else 'on the whole'}"
 
 
