@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.plots.axes import BLUE, INK, VERMILION, blank
+from workbench.plots.axes import BLUE, INK, VERMILION, blank, legend_above
 from workbench.plots.plot import CLOSE, Plot, below
 
 
@@ -75,7 +75,7 @@ def lines(
     if not 1 <= len(series) <= 4 or any(len(line) != len(x) for line in series.values()):
         given = ", ".join(f"{len(line)} of {name!r}" for name, line in series.items()) or "none"
         raise ValueError(f"1 to 4 lines have {len(x)} numbers each, one for each place; got {given}.")
-    figure, axes = blank(3.0, title)
+    figure, axes = blank(3.0, title, pad=32.0)  # the legend lies between
     axes.axhline(0, color=INK, lw=0.8)
     looks = ((BLUE, "o-"), (VERMILION, "s-"), (BLUE, "o--"), (VERMILION, "s--"))
     for (name, line), (colour, look) in zip(series.items(), looks, strict=False):
@@ -85,7 +85,7 @@ def lines(
         axes.set_xticks(x.tolist(), labels=[f"{place:g}" for place in x.tolist()])
     axes.set_xlabel(across)
     axes.set_ylabel(axis)
-    axes.legend(frameon=False, labelcolor=INK, fontsize=11)
+    legend_above(axes)
     says: dict[str, list[str]] = {}
     for name, line in series.items():
         says.setdefault(_course(line), []).append(repr(name))
