@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from workbench.exercises import tour, world
+from workbench.exercises import tour, training, world
 from workbench.exercises.exercise import Exercise
 from workbench.exercises.keys import key, seal
 
@@ -89,6 +89,9 @@ def test_hints_are_three_in_order():
         (tour.CONTROL, "it hardly moves"),
         (world.CEILING, "no better than a coin"),
         (world.VARIANCE, "the linear one"),
+        (training.FOUND, "TopK, which leaves more"),
+        (training.SHUFFLED, "several times as much"),
+        (training.PARENT, "more than half of the time"),
     ],
 )
 def test_the_exercises_of_notebooks_know_right_from_wrong(exercise, right):

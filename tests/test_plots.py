@@ -14,10 +14,10 @@ from workbench.plots import (
     dose_response,
     falls,
     heatmap,
+    lines,
     next_tokens,
     ordered,
     peaks,
-    reliance_lines,
     rises,
     steady,
     token_bars,
@@ -204,14 +204,21 @@ def test_the_colours_of_a_heatmap_part_at_zero():
     assert len(set(colours([0.0, 0.0, 0.0]))) == 1
 
 
-def test_reliance_lines_says_in_which_network_bias_follows_availability():
-    lines = {"ReLU": torch.tensor([-0.1, 0.1, 0.2]), "linear": torch.tensor([0.015, 0.0, 0.01])}
-    plot = reliance_lines(torch.tensor([0.5, 1.0, 4.0]), lines, axis="amplitude")
+def test_lines_say_how_each_of_them_goes():
+    bias = {"ReLU": torch.tensor([-0.1, 0.1, 0.2]), "linear": torch.tensor([0.015, 0.0, 0.01])}
+    plot = lines(torch.tensor([0.5, 1.0, 4.0]), bias, across="amplitude", axis="bias", log=True)
+    assert plot.alt == "With the amplitude, bias rises at every step in 'ReLU' and changes by below 0.02 in 'linear'."
+    error = {
+        "a": torch.tensor([0.9, 0.5, 0.1]),
+        "b": torch.tensor([0.5, 0.105, 0.1]),
+        "c": torch.tensor([0.9, 0.1, 0.2]),
+        "d": torch.tensor([0.1, 0.4, 0.12]),
+    }
+    plot = lines(torch.tensor([-1.0, 0.0, 1.0]), error, across="step", axis="error")
     assert plot.alt == (
-        "With the amplitude, shortcut bias rises at every step in 'ReLU' and changes by below 0.02 in 'linear'."
+        "With the step, error falls at every step in 'a' and falls on the whole in 'b' and 'c' "
+        "and changes by below 0.5 in 'd'."
     )
-    down = reliance_lines(torch.tensor([1.0, 2.0]), {"a": torch.tensor([0.5, 0.1])})
-    assert "falls at every step in 'a'" in down.alt
 
 
 FIGURES = {
@@ -228,9 +235,12 @@ FIGURES = {
     "heatmap": lambda: heatmap(
         torch.tensor([[0.9, 0.1, 0.2], [0.05, -0.8, 0.02]]), ["linear", "xor"], ["a", "b", "c"], axis="overlap"
     ),
-    "reliance_lines": lambda: reliance_lines(
+    "lines": lambda: lines(
         torch.tensor([0.5, 1.0, 2.0]),
         {"ReLU": torch.tensor([-0.1, 0.1, 0.2]), "linear": torch.tensor([0.02, 0.01, 0.015])},
+        across="amplitude",
+        axis="bias",
+        log=True,
     ),
 }
 TRUE = [
@@ -248,8 +258,8 @@ TRUE = [
     ("heatmap", peaks("linear", "a")),
     ("heatmap", within("xor", high=0.1)),
     ("heatmap", above("linear", "xor", by=0.04)),
-    ("reliance_lines", rises("ReLU")),
-    ("reliance_lines", steady("linear", within=0.02)),
+    ("lines", rises("ReLU")),
+    ("lines", steady("linear", within=0.02)),
 ]
 each_true_claim = pytest.mark.parametrize(("figure", "claim"), TRUE, ids=lambda x: getattr(x, "text", x))
 
@@ -307,8 +317,8 @@ def test_a_claim_fails_when_what_is_drawn_is_corrupted(figure, claim, change):
         ("bars", within("variance explained", high=0.3)),
         ("heatmap", within("linear", high=0.1)),
         ("heatmap", peaks("xor", "c")),
-        ("reliance_lines", falls("ReLU")),
-        ("reliance_lines", steady("linear", within=0.005)),
+        ("lines", falls("ReLU")),
+        ("lines", steady("linear", within=0.005)),
     ],
     ids=lambda x: getattr(x, "text", x),
 )
@@ -327,7 +337,7 @@ def test_for_another_model_the_measurement_is_printed_and_nothing_asserted(capsy
 
 
 def test_all_claims_of_one_call_are_asserted():
-    plot = FIGURES["reliance_lines"]()
+    plot = FIGURES["lines"]()
     with pytest.raises(AssertionError, match="'linear' rises"):
         plot.claims(rises("ReLU"), rises("linear"))
 
@@ -335,7 +345,7 @@ def test_all_claims_of_one_call_are_asserted():
 def test_what_is_drawn_can_be_read_with_its_places():
     assert FIGURES["next_tokens"]().drawn("exact").to_dict() == pytest.approx({"a": 0.6, "b": 0.4})
     assert FIGURES["dose_response"]().drawn("lowest random direction").index.tolist() == ["0", "1", "2"]
-    assert FIGURES["reliance_lines"]().drawn("ReLU").to_dict() == pytest.approx({"0.5": -0.1, "1": 0.1, "2": 0.2})
+    assert FIGURES["lines"]().drawn("ReLU").to_dict() == pytest.approx({"0.5": -0.1, "1": 0.1, "2": 0.2})
     assert FIGURES["heatmap"]().drawn("xor").to_dict() == pytest.approx({"a": 0.05, "b": -0.8, "c": 0.02})
     shown = [text.get_text() for text in FIGURES["dose_response"]().figure.axes[0].get_legend().get_texts()]
     assert shown == ["random directions", "this direction"]
@@ -344,6 +354,11 @@ def test_what_is_drawn_can_be_read_with_its_places():
 @pytest.mark.usefixtures("as_user")
 def test_claims_and_data_that_make_no_sense_are_met_by_a_sentence():
     plot = FIGURES["bars"]()
+
+    def over(x, log=False, **lengths):
+        series = {name: torch.ones(length) for name, length in lengths.items()}
+        return lines(torch.tensor(x), series, across="time", axis="y", log=log)
+
     for wrong, match in [
         (lambda: plot.claims(), "at least one claim"),
         (lambda: plot.claims(rises("shares")), "no series 'shares'; it draws 'variance explained', 'accuracy'"),
@@ -363,8 +378,10 @@ def test_claims_and_data_that_make_no_sense_are_met_by_a_sentence():
         (lambda: heatmap(torch.ones(2, 1), ["a", "a"], ["b"], axis="y"), "rows need different names"),
         (lambda: heatmap(torch.tensor([[nan]]), ["a"], ["b"], axis="y"), "values must be finite, and 1 are not"),
         (lambda: heatmap(torch.ones(1, 1), ["a"], ["b"], axis="y", low=2), "low must be below high.*got 2 and 1"),
-        (lambda: reliance_lines(torch.tensor([0.0, 1.0]), {"a": torch.ones(2)}), "rising numbers above 0"),
-        (lambda: reliance_lines(torch.tensor([1.0, 2.0]), {"a": torch.ones(3)}), "got 3 of .a."),
+        (lambda: over([0.0, 1.0], a=2, log=True), "two or more rising numbers above 0, got time"),
+        (lambda: over([1.0, 0.0], a=2), "two or more rising numbers, got time"),
+        (lambda: over([1.0, 2.0], a=3), "1 to 4 lines have 2 numbers each, one for each place; got 3 of .a."),
+        (lambda: over([1.0, 2.0]), "got none"),
     ]:
         with pytest.raises(ValueError, match=match):
             wrong()

@@ -10,13 +10,13 @@ it draws: ``plot.claims(rises("ReLU network"))``.
 ``claims``     ``rises``, ``falls``, ``within``, ``steady``, ``ordered``, ``above``, ``peaks``
 ``axes``       the ground: size, colours, names along the axes
 ``tokens``     ``next_tokens`` and ``token_bars``: numbers of tokens
-``lines``      ``dose_response`` and ``reliance_lines``: an effect against its cause
+``lines``      ``dose_response`` and ``lines``: an effect against its cause
 ``tables``     ``bars`` and ``heatmap``: numbers by their names
 =============  =====================================================================================
 """
 
 from workbench.plots.claims import Claim, above, falls, ordered, peaks, rises, steady, within
-from workbench.plots.lines import dose_response, reliance_lines
+from workbench.plots.lines import dose_response, lines
 from workbench.plots.plot import Plot
 from workbench.plots.tables import bars, heatmap
 from workbench.plots.tokens import next_tokens, token_bars
@@ -29,10 +29,10 @@ __all__ = [
     "dose_response",
     "falls",
     "heatmap",
+    "lines",
     "next_tokens",
     "ordered",
     "peaks",
-    "reliance_lines",
     "rises",
     "steady",
     "token_bars",

@@ -53,6 +53,6 @@ def name_columns(axes: Axes, names: Sequence[str]) -> None:
 
 
 def legend_above(axes: Axes) -> None:
-    """Name the series above the axes, for bars may reach anywhere."""
-    columns = len(axes.containers)
+    """Name the series above the axes, for bars and lines may reach anywhere."""
+    columns = len(axes.get_legend_handles_labels()[1])
     axes.legend(frameon=False, labelcolor=INK, fontsize=11, loc="lower right", bbox_to_anchor=(1, 1), ncols=columns)

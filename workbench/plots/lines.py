@@ -1,12 +1,12 @@
-"""An effect against its cause as lines: strength and response, availability and bias."""
+"""Numbers against a number as lines: strength and response, sparsity and error."""
 
 from collections.abc import Mapping
 
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.plots.axes import BLUE, INK, VERMILION, blank
-from workbench.plots.plot import Plot, below
+from workbench.plots.axes import BLUE, INK, VERMILION, blank, legend_above
+from workbench.plots.plot import CLOSE, Plot, below
 
 
 def dose_response(
@@ -50,44 +50,60 @@ def dose_response(
     return Plot(figure, alt)
 
 
-def reliance_lines(
-    availability: Float[Tensor, " level"],
-    bias: Mapping[str, Float[Tensor, " level"]],
+def lines(
+    x: Float[Tensor, " place"],
+    series: Mapping[str, Float[Tensor, " place"]],
     *,
-    axis: str = "availability of the shortcut",
+    across: str,
+    axis: str,
+    log: bool = False,
     title: str = "",
 ) -> Plot:
-    """Draw shortcut bias, the reliance beyond the optimal classifier, against rising availability.
+    """Draw one to four quantities against another.
 
     Args:
-        availability: Numbers above 0, in rising order.
-        bias: A line for each of up to four networks.
-        axis: What the availability is.
+        x: In rising order.
+        series: The numbers at each of these places, by the name of their line.
+        across: What ``x`` is.
+        axis: What the numbers are.
+        log: Whether equal ratios of ``x``, which is above 0, are equal distances; each place is then named.
         title: One line above.
     """
-    if len(availability) < 2 or not bool((availability[:1] > 0).all() and (availability.diff() > 0).all()):
-        raise ValueError(f"availability must be two or more rising numbers above 0, got {availability.tolist()}.")
-    if not 1 <= len(bias) <= 4 or any(len(line) != len(availability) for line in bias.values()):
-        given = ", ".join(f"{len(line)} of {name!r}" for name, line in bias.items()) or "none"
-        raise ValueError(f"1 to 4 networks have {len(availability)} numbers each, one per availability; got {given}.")
-    figure, axes = blank(3.0, title)
+    if len(x) < 2 or not bool((x.diff() > 0).all() and (x[0] > 0 or not log)):
+        above = " above 0" if log else ""
+        raise ValueError(f"lines stand over two or more rising numbers{above}, got {across} {x.tolist()}.")
+    if not 1 <= len(series) <= 4 or any(len(line) != len(x) for line in series.values()):
+        given = ", ".join(f"{len(line)} of {name!r}" for name, line in series.items()) or "none"
+        raise ValueError(f"1 to 4 lines have {len(x)} numbers each, one for each place; got {given}.")
+    figure, axes = blank(3.0, title, pad=32.0)  # the legend lies between
     axes.axhline(0, color=INK, lw=0.8)
     looks = ((BLUE, "o-"), (VERMILION, "s-"), (BLUE, "o--"), (VERMILION, "s--"))
-    for (name, line), (colour, look) in zip(bias.items(), looks, strict=False):
-        axes.plot(availability.tolist(), line.tolist(), look, color=colour, lw=2, label=name)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(availability.tolist(), labels=[f"{level:g}" for level in availability.tolist()])
-    axes.set_xlabel(axis)
-    axes.set_ylabel("shortcut bias")
-    axes.legend(frameon=False, labelcolor=INK, fontsize=11, loc="upper left")
-    says = []
-    for name, line in bias.items():
-        steps, range_ = line.diff(), float(line.max() - line.min())
-        if range_ >= 0.02 and (bool((steps > 0).all()) or bool((steps < 0).all())):
-            says.append(f"{'rises' if steps[0] > 0 else 'falls'} at every step in {name!r}")
-        else:
-            says.append(f"changes by {below(range_)} in {name!r}")
-    return Plot(figure, f"With the {axis}, shortcut bias {' and '.join(says)}.")
+    for (name, line), (colour, look) in zip(series.items(), looks, strict=False):
+        axes.plot(x.tolist(), line.tolist(), look, color=colour, lw=2, label=name)
+    if log:
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(x.tolist(), labels=[f"{place:g}" for place in x.tolist()])
+    axes.set_xlabel(across)
+    axes.set_ylabel(axis)
+    legend_above(axes)
+    says: dict[str, list[str]] = {}
+    for name, line in series.items():
+        says.setdefault(_course(line), []).append(repr(name))
+    told = [
+        f"{course} in {', '.join(names[:-1])}{' and ' * (len(names) > 1)}{names[-1]}" for course, names in says.items()
+    ]
+    return Plot(figure, f"With the {across}, {axis} {' and '.join(told)}.")
+
+
+def _course(line: Tensor) -> str:
+    """Say how the numbers go, from the first to the last."""
+    steps, range_ = line.diff(), float(line.max() - line.min())
+    rise = float(line[-1] - line[0])
+    if range_ < 0.02 or abs(rise) < range_ / 2:
+        return f"changes by {below(range_)}"
+    # A smaller step might be the other way on another machine.
+    always = bool((steps.sign() == steps[0].sign()).all() and (steps.abs() > CLOSE * range_).all())
+    return f"{'rises' if rise > 0 else 'falls'} {'at every step' if always else 'on the whole'}"
 
 
 def _signed(strength: float) -> str:
