@@ -120,8 +120,9 @@ class MatchingPursuit(Tied):
                 break
             towards = F.normalize(residual, dim=1)
             candidates = towards[long.multinomial(CANDIDATES, replacement=True, generator=random)]
-            # By length, or two that have each other alone would be as good, and rounding would choose.
-            row.copy_(candidates[((long * norms) @ (towards @ candidates.T).relu().pow(SHARPNESS)).argmax()])
+            # A little by length, or two that have each other alone would be as good, and rounding would choose.
+            votes = long * (1 + 1e-3 * norms / self.length)
+            row.copy_(candidates[(votes @ (towards @ candidates.T).relu().pow(SHARPNESS)).argmax()])
             residual -= (residual @ row).relu()[:, None] * row
 
     @override
