@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.plots.axes import BLUE, INK, VERMILION, blank, legend_above
-from workbench.plots.plot import CLOSE, Plot, below
+from workbench.plots.plot import Plot, below
 
 
 def dose_response(
@@ -102,7 +102,7 @@ def _course(line: Tensor) -> str:
     if range_ < 0.02 or abs(rise) < range_ / 2:
         return f"changes by {below(range_)}"
     # A smaller step might be the other way on another machine.
-    always = bool((steps.sign() == steps[0].sign()).all() and (steps.abs() > CLOSE * range_).all())
+    always = bool((steps.sign() == steps[0].sign()).all() and (steps.abs() > 0.05 * range_).all())
     return f"{'rises' if rise > 0 else 'falls'} {'at every step' if always else 'on the whole'}"
 
 

@@ -12,9 +12,6 @@ from matplotlib.figure import Figure
 
 from workbench.plots.claims import Claim
 
-CLOSE = 0.02
-"""Share of the largest number below which lines tell no two apart: another machine may rank them otherwise."""
-
 
 @dataclass(frozen=True)
 class Plot:

@@ -8,7 +8,10 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from torch import Tensor
 
 from workbench.plots.axes import BLUE, INK, VERMILION, blank, inked, legend_above, name_columns
-from workbench.plots.plot import CLOSE, Plot
+from workbench.plots.plot import Plot
+
+CLOSE = 0.02
+"""Share of the largest number below which lines tell no two apart: another machine may rank them otherwise."""
 
 NEUTRAL = "#ececec"
 """The colour of a cell that is 0: lighter than both ends of the scale."""
