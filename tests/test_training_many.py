@@ -1,5 +1,6 @@
 """Many dictionaries on one stream, each as if alone; and what the loop does for each of them unasked."""
 
+import inspect
 import logging
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from torch import Tensor
 from workbench.dictionaries import BatchTopK, Dictionary, FeatureChoice, JumpReLU, TopK, fidelity, files
 from workbench.models import Site
 from workbench.training import TrainConfig, train, train_many
+from workbench.training.feed import Feed
 from workbench.training.learner import COUNT_EVERY, Learner
 
 SEED = random.randrange(2**20)
@@ -136,6 +138,10 @@ def test_what_cannot_be_trained_together_is_explained(tmp_path):
     config, two = TrainConfig(steps=2), {"a": small(1), "b": small(2)}
     with pytest.raises(ValueError, match="at least one dictionary, got none"):
         train_many({}, Mixtures(), config)
+    with pytest.raises(TypeError, match="takes several dictionaries, by name or in a list, and this is one; call tra"):
+        inspect.unwrap(train_many)(two["a"], Mixtures(), config)  # below the type check that only tests have
+    with pytest.raises(TypeError, match=r"one after another, got object; of an ActivationStore give store\.batches"):
+        inspect.unwrap(Feed.__init__)(Feed.__new__(Feed), object(), (), torch.device("cpu"))
     with pytest.raises(ValueError, match="the same dictionary twice"):
         train_many([two["a"], two["a"]], Mixtures(), config)
     with pytest.raises(ValueError, match="configs are 'a', the dictionaries 'a', 'b'"):

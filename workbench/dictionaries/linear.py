@@ -189,7 +189,7 @@ def directions(n: int, shape: tuple[int, ...], random: torch.Generator) -> Float
 def places(k: int, n_features: int) -> int:
     """Return ``k``, if it is a number of features that can be active."""
     if k != int(k) or not 0 < k <= n_features:
-        raise ValueError(f"k must lie in 1..{n_features} (n_features), got {k}.")
+        raise ValueError(f"k must lie in 1..{n_features} (n_features), got {k!r}.")
     return int(k)
 
 

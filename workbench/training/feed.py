@@ -20,6 +20,11 @@ class Feed:
     def __init__(self, batches: Iterable[Batch], sites: Collection[Any], device: torch.device) -> None:
         if isinstance(batches, Tensor | Mapping):
             raise TypeError("train takes batches, one after another, and this is one; give itertools.repeat(batch).")
+        if not hasattr(batches, "__iter__"):
+            raise TypeError(
+                f"train takes batches, one after another, got {type(batches).__name__}; of an ActivationStore give "
+                "store.batches(sites, size, seed)."
+            )
         self._batches: Any = batches
         self._sites, self._device = frozenset(sites), device
         self._keeps_place = hasattr(batches, "state_dict") and hasattr(batches, "load_state_dict")

@@ -81,6 +81,8 @@ def train_many(
         checkpoint: As for ``train``.
         logger: Called with every step of every dictionary, which its ``name`` tells apart.
     """
+    if isinstance(dictionaries, Dictionary):
+        raise TypeError("train_many takes several dictionaries, by name or in a list, and this is one; call train.")
     if not isinstance(dictionaries, Mapping):
         dictionaries = {str(i): dictionary for i, dictionary in enumerate(dictionaries)}
     if not dictionaries:
