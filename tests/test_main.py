@@ -506,6 +506,10 @@ def test_one_finished_dictionary_among_many_is_replaced_only_when_asked(many, tm
         main(["train", str(out), *words])
     assert [path.name for path in out.iterdir()] == [name]
     assert "marked" in card.read_text()
+    (out / "unfinished").mkdir()  # left by another command, it is no leave to replace
+    with pytest.raises(SystemExit, match=r"2\.transcoder' holds a finished dictionary; give --replace, or another dir"):
+        main(["train", str(out), *words, "--k", "5"])
+    assert "marked" in card.read_text()
     assert code_of("train", str(out), *words, "--replace") == 0
     assert "marked" not in card.read_text()
 

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from workbench.activations import ActivationStore
 from workbench.activations.sources import pieces_of
-from workbench.dictionaries import TopK, fidelity, save, splice_kl
+from workbench.dictionaries import TopK, fidelity, load_dictionary, save, splice_kl
 from workbench.language import Documents, Language
 from workbench.models import Site, Stream, TransformerBridge, load_model
 from workbench.models.forward import device_of
@@ -50,10 +50,13 @@ def train(given: argparse.Namespace) -> int:
     pairs = _pairs(given, model.cfg.n_layers)
     places = {name: given.directory / (name if len(pairs) > 1 else "") for name in pairs}
     unfinished = given.directory / "unfinished"
+    asked = [word for word in given.words[1:] if word != "--replace" and Path(word) != given.directory]
+    command = shlex.join(["workbench", "train", "DIRECTORY", *asked])
     for place in places.values():
-        # What has begun may go on: it was asked then, and may have been stopped between saving one and another.
-        if (place / "dictionary.json").exists() and not given.replace and not unfinished.exists():
-            raise ValueError(f"'{place}' holds a finished dictionary; give --replace, or another directory.")
+        if (place / "dictionary.json").exists() and not given.replace:
+            # This very command may have been stopped between saving one and another, and then goes on.
+            if not unfinished.exists() or load_dictionary(place).provenance.get("command") != command:
+                raise ValueError(f"'{place}' holds a finished dictionary; give --replace, or another directory.")
     sites = sorted({site for pair in pairs.values() for site in pair})
     store = _harvest(model, sites, "training", *texts["train"], unfinished / "rows", given.half)
     unseen = _harvest(model, sites, "held-out", *texts["test"], unfinished / "held_out", given.half)
@@ -85,11 +88,10 @@ def train(given: argparse.Namespace) -> int:
             told = trained[name, given.seed].provenance.setdefault("held_out", [])
             told.append({"seed": seed} | {key: float(f"{value:.4g}") for key, value in figures.items()})
             bar.update(task, advance=1)
-    asked = [word for word in given.words[1:] if word != "--replace" and Path(word) != given.directory]
     for name, place in places.items():
         dictionary = trained[name, given.seed]
         dictionary.provenance |= {
-            "command": shlex.join(["workbench", "train", "DIRECTORY", *asked]),
+            "command": command,
             "rows": {"train": len(store), "held_out": len(unseen), "spliced": int(kept.sum())},
             "training": config.recipe() | {"batch": batch},
         }
@@ -101,7 +103,8 @@ def train(given: argparse.Namespace) -> int:
             f"and reconstructions in their place cost the model {first['kl']:.2g} nats a token."
         )
     shutil.rmtree(unfinished)
-    print(f'Load it with load_dictionary("{place}"), or name it DICTIONARY in the tour\'s parameters.')
+    one = "it" if len(places) == 1 else "the last"
+    print(f'Load {one} with load_dictionary("{place}"), or name it DICTIONARY in the tour\'s parameters.')
     return 0
 
 
