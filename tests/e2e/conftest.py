@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -113,6 +114,17 @@ class Lab:
             await widget.context.sessionContext.ready;
             await widget.context.sessionContext.session.kernel.info;""",
         )
+        return watched
+
+    def run(self, cells: list[str], path: Path, *, dark: bool) -> Watched:
+        """Write ``cells`` to a notebook at ``path``, open it and run it; none of them may end in an error."""
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells],
+            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        )
+        nbformat.write(notebook, path)
+        watched = self.open(path, dark=dark)
+        assert self.run_all(watched) == []
         return watched
 
     def run_all(self, watched: Watched) -> list[str]:

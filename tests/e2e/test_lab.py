@@ -48,14 +48,8 @@ prediction
 @pytest.fixture(scope="module", params=["light", "dark"])
 def opened(lab, request, tmp_path_factory):
     """The notebook, run once in each theme; the tests below follow each other on it."""
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in CELLS],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-    )
     path = tmp_path_factory.mktemp("made") / f"widgets_{request.param}.ipynb"
-    nbformat.write(notebook, path)
-    watched = lab.open(path, dark=request.param == "dark")
-    assert lab.run_all(watched) == []
+    watched = lab.run(CELLS, path, dark=request.param == "dark")
     yield watched
     watched.page.context.close()
 

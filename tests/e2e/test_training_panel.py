@@ -1,6 +1,5 @@
 """The training panel in JupyterLab: started, paused, resumed and cancelled while the loop runs in the background."""
 
-import nbformat
 import pytest
 
 from e2e.test_modules import LEAST_CONTRAST
@@ -35,14 +34,10 @@ many
 @pytest.fixture(scope="module", params=["light", "dark"])
 def opened(lab, request, tmp_path_factory):
     """The notebook, run once in each theme; the tests below follow each other on it."""
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(cell.strip().replace("kept", f"kept_{request.param}")) for cell in CELLS],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-    )
     path = tmp_path_factory.mktemp("made") / f"training_{request.param}.ipynb"
-    nbformat.write(notebook, path)
-    watched = lab.open(path, dark=request.param == "dark")
-    assert lab.run_all(watched) == []
+    watched = lab.run(
+        [cell.replace("kept", f"kept_{request.param}") for cell in CELLS], path, dark=request.param == "dark"
+    )
     yield watched
     watched.page.context.close()
 
