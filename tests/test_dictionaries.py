@@ -564,7 +564,7 @@ def test_a_sample_that_does_not_vary_is_refused(sample):
 
 def test_batches_that_do_not_fit_the_sites_are_explained():
     dictionary = TopK(12, 40, k=5, sites_in=Site(1))
-    with pytest.raises(KeyError, match=r"lacks '1.resid_post'; it holds '0.resid_post'"):
+    with pytest.raises(ValueError, match=r"lacks '1.resid_post'; it holds '0.resid_post'"):
         dictionary.pair({Site(0): torch.zeros(4, 12)})
     with pytest.raises(ValueError, match="names no site"):
         TopK(12, 40, k=5).pair({Site(0): torch.zeros(4, 12)})

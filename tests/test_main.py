@@ -6,6 +6,9 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -432,6 +435,60 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path, monkeypatch, 
     assert same(load_dictionary(out), load_dictionary(tmp_path / "whole"))
 
 
+def test_a_training_stopped_under_other_options_is_begun_anew_only_when_asked(tmp_path, capsys, given):
+    out = tmp_path / "out"
+    with stopped_at("training", 7):
+        assert code_of("train", str(out), *given) == 130
+    told = r"unfinished' holds a training that was stopped, with --k 4 where this has --k 5; give the same to go on"
+    with pytest.raises(SystemExit, match=told):
+        main(["train", str(out), *given, "--k", "5"])
+    kept = (out / "unfinished" / "rows" / "rows-00000.safetensors").stat().st_mtime_ns
+    with stopped_at("training", 3):
+        assert code_of("train", str(out), *given, "--k", "5", "--replace") == 130
+    assert (out / "unfinished" / "rows" / "rows-00000.safetensors").stat().st_mtime_ns == kept  # the rows are the same
+    (tmp_path / "text.txt").write_text("\n".join(LINES[::-1]))
+    with pytest.raises(SystemExit, match=r"with --text .*text\.txt \(\w{8}\), --k 5 where this has --text"):
+        main(["train", str(out), *given])
+    assert code_of("train", str(out), *given, "--replace") == 0
+    assert load_dictionary(out).options["k"] == 4
+
+
+def test_what_is_wrong_with_an_option_does_not_hold_on_to_it(tmp_path, given):
+    with pytest.raises(SystemExit, match=r"A batch holds 1 to 2970 rows"):
+        main(["train", str(tmp_path / "out"), *given, "--batch", "9999"])
+    assert code_of("train", str(tmp_path / "out"), *given, "--batch", "99") == 0
+
+
+def test_a_word_that_the_model_lacks_is_shown_where_an_editor_shows_it(tmp_path, given):
+    (tmp_path / "text.txt").write_text("\n\n".join([*LINES[:15], "zzz"]))
+    with pytest.raises(SystemExit, match=r"train: Line 31 of '.*text\.txt': 'zzz' \(word 1 of the text\) is not in"):
+        main(["train", str(tmp_path / "out"), *given])
+
+
+def test_a_log_hears_how_far_a_training_is(tmp_path, monkeypatch, capsys, given):
+    monkeypatch.setattr("workbench.training.bar.LOGGED", 0.0)
+    monkeypatch.setattr("workbench.training.bar.INTERVAL", 0.0)
+    assert code_of("train", str(tmp_path / "out"), *given) == 0
+    said = capsys.readouterr().err
+    assert re.findall(r"^training .* (\d+)/20 steps", said, re.MULTILINE)[:3] == ["1", "2", "3"]
+    assert said.count("fvu") >= 20
+
+
+def test_a_scheduler_stops_a_training_as_ctrl_c_does(tmp_path, given):
+    out = tmp_path / "out"
+    words = ["train", str(out), *given, "--steps", "100000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "workbench", *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not (out / "unfinished" / "checkpoint.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(r"Stopped; step \d+ is kept in '.*unfinished'", said)
+
+
 SITES = ["0.resid_post", "0.transcoder", "2.resid_post", "2.transcoder"]
 MANY = ["--layer", "2", "0", "--stream", "resid_post", "transcoder", "--seed", "5", "--seeds", "2"]
 
@@ -473,9 +530,9 @@ def test_the_card_tells_what_the_dictionary_does_on_text_held_out(many, name):
     assert [told["seed"] for told in card["held_out"]] == [5, 6]
     first, second = ({key: told[key] for key in ("fvu", "l0", "dead", "kl")} for told in card["held_out"])
     assert first != second
-    store = ActivationStore.collect(model, LINES[:30], [Site(layer, reads), Site(layer, writes)])
+    store = ActivationStore.collect(model, LINES[::10], [Site(layer, reads), Site(layer, writes)])
     found = fidelity(dictionary, store.rows(slice(None)).acts)
-    tokens = tokenize(model, LINES[:30])
+    tokens = tokenize(model, LINES[::10])
     kl = splice_kl(model, dictionary, tokens, where=tokens != BOS)
     figures = {"fvu": found.fvu, "l0": found.l0, "dead": found.dead, "kl": float(kl.sum()) / (30 * 11)}
     assert figures == pytest.approx(first, rel=1e-3, abs=1e-6)

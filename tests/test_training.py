@@ -500,3 +500,42 @@ def test_saving_needs_a_directory():
 def test_a_config_that_cannot_be_is_explained(options, words):
     with pytest.raises(ValueError, match=words):
         TrainConfig(**options)
+
+
+def test_a_dictionary_is_initialised_on_more_than_a_small_batch(tmp_path):
+    """On the first 2,048 activations, in whole batches, each of which is still learnt from."""
+    for batches in (Mixtures, lambda: iter([next(stream) for stream in [Mixtures()] for _ in range(24)])):
+        first, again = small(), small()
+        (step, *_) = train(first, batches(), SHORT)
+        stream = Mixtures()
+        again.initialise(torch.cat([next(stream) for _ in range(4)]))
+        list(train(again, Mixtures(), SHORT))
+        assert same(first, again)
+        assert step.tokens == 512
+
+
+def test_batches_taken_for_the_beginning_come_again_where_a_training_goes_on(tmp_path):
+    """Also where batches draw on torch's own generator, which is then ahead of what was learnt from."""
+
+    def drawing():
+        while True:
+            yield torch.randn(256, D) @ torch.randn(D, D, generator=torch.Generator().manual_seed(1))
+
+    torch.manual_seed(3)
+    list(train(whole := small(), drawing(), SHORT))
+    torch.manual_seed(3)
+    for step in train(small(), drawing(), SHORT, checkpoint=tmp_path):
+        if step.step == 2:
+            break
+    torch.manual_seed(3)
+    list(train(again := small(), drawing(), SHORT, checkpoint=tmp_path))
+    assert same(whole, again)
+
+
+def test_a_training_that_ran_away_says_so(caplog):
+    list(train(small(), Mixtures(), TrainConfig(steps=10, lr=30.0)))
+    assert "'dictionary' ended with an FVU of" in caplog.text
+    assert "the learning rate, 30, is likely too high" in caplog.text
+    caplog.clear()
+    list(train(small(), Mixtures(), SHORT))
+    assert caplog.text == ""

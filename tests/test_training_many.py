@@ -65,7 +65,7 @@ def several() -> dict[str, Dictionary]:
         "wide": TopK(D, 4 * TRUE, k=8, sites_in=A, seed=SEED + 1),
         "batch": BatchTopK(D, 2 * TRUE, k=4, sites_in=B, seed=SEED),
         "choice": FeatureChoice(D, 2 * TRUE, k=4, zipf=0.5, sites_in=B, seed=SEED),
-        "jump": JumpReLU(20, TRUE, l0=4, warmup=20, sites_in=C, seed=SEED),
+        "jump": JumpReLU(20, TRUE, l0=4, sites_in=C, seed=SEED),
         "transcoder": TopK(D, 2 * TRUE, k=4, d_out=20, sites_in=A, sites_out=C, seed=SEED),
     }
 
@@ -274,7 +274,7 @@ def test_attention_sinks_are_left_out_and_counted():
 
 def test_no_row_left_out_is_learnt_from_and_none_is_left_out_of_ordinary_ones():
     ordinary, spoilt = small(SEED), small(SEED)
-    batches = [next(Mixtures(SEED + i)) for i in range(20)]
+    batches = [next(Mixtures(SEED + i, size=2048)) for i in range(20)]  # each as many as begin
     list(train(ordinary, batches, TrainConfig(steps=20, lr=3e-3)))
     again = [batch.clone() for batch in batches]
     for seed, batch in enumerate(again):
@@ -312,7 +312,6 @@ def test_a_step_asks_the_device_nothing(name):
     dictionary.initialise(batch)
     batch = batch.to("meta") if isinstance(batch, Tensor) else {site: x.to("meta") for site, x in batch.items()}
     learner = Learner(name, dictionary.to("meta"), TrainConfig(steps=100))
-    learner._ready = True
     learner._adam = torch.optim.Adam(dictionary.parameters())  # the fused one knows real devices only
     learner._dead = torch.zeros(20, dtype=torch.long, device="meta")
     for step in range(1, COUNT_EVERY):
@@ -406,5 +405,5 @@ def test_batches_that_cannot_be_trained_on_are_explained(as_user):
     for one in (x, {A: x}):
         with pytest.raises(TypeError, match=r"one after another, and this is one; give itertools\.repeat"):
             train(small(), one, TrainConfig(steps=1))
-    with pytest.raises(KeyError, match=r"The batch lacks '2.mlp_out'; it holds '0.resid_post'. Record that site too"):
+    with pytest.raises(ValueError, match=r"The batch lacks '2.mlp_out'; it holds '0.resid_post'. Record that site too"):
         step({A: x}, sites_in=C)

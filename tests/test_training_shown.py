@@ -91,10 +91,10 @@ def test_a_logger_without_its_package_says_how_to_get_it(monkeypatch, logger, mo
 
 
 class Gated(Mixtures):
-    """Mixtures that come when they are let through."""
+    """Mixtures that come when they are let through, the first as many as a dictionary is initialised on."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__(size=2048)
         self.gate, self.asked = threading.Semaphore(0), 0
 
     def __next__(self):
@@ -129,7 +129,7 @@ def status(panel):
     return panel.curves.seen["status"]
 
 
-def test_a_panel_runs_in_the_background_pauses_and_resumes(tmp_path, panel, whole):
+def test_a_panel_runs_in_the_background_pauses_and_resumes(tmp_path, panel):
     assert (status(panel), panel.toggle.description) == ("Not started", "Start")
     click(panel.toggle)
     first = panel.job
@@ -148,7 +148,34 @@ def test_a_panel_runs_in_the_background_pauses_and_resumes(tmp_path, panel, whol
     assert status(panel) == f"Finished, saved in '{tmp_path}'"
     assert panel.toggle.disabled
     assert panel.cancel.disabled
+    list(train(whole := small(), Mixtures(size=2048), SHORT))
     assert same(panel.training.dictionary, whole)
+
+
+def test_a_training_that_waits_says_so_and_may_have_the_other_paused(tmp_path, panel):
+    click(panel.toggle)
+    await_step(panel, 1)
+    second = training_panel(train(small(), Mixtures(), SHORT))
+    click(second.toggle)
+    assert (status(second), second.toggle.description) == ("Waiting until another panel is done", "Pause the other")
+    click(second.toggle)
+    let(panel, 1)
+    assert panel.job.join(30.0)
+    assert status(panel) == f"Paused after step 1, saved in '{tmp_path}'"
+    assert second.job.join(30.0)
+    assert status(second) == "Finished"
+
+
+def test_a_training_that_waits_can_be_cancelled(panel):
+    click(panel.toggle)
+    await_step(panel, 1)
+    second = training_panel(train(small(), Mixtures(), SHORT))
+    click(second.toggle)
+    click(second.cancel)
+    assert (status(second), second.toggle.disabled) == ("Cancelled after step 0", True)
+    panel.pause()
+    let(panel, 1)
+    assert panel.job.join(30.0)
 
 
 @pytest.mark.parametrize("running", [True, False])

@@ -263,7 +263,7 @@ def main(arguments: list[str] | None = None) -> None:
     for_train.add_argument("--lr", type=float, help="default: by the number of features, as Gao et al. (2024)")
     for_train.add_argument("--dead-tokens", type=int, help="silent for so long, a feature is revived; default: by size")
     for_train.add_argument("--half", action="store_true", help="matrices, and rows on the way, in half precision")
-    for_train.add_argument("--replace", action="store_true", help="replace what is finished in DIRECTORY")
+    for_train.add_argument("--replace", action="store_true", help="replace what is in DIRECTORY")
     words = sys.argv[1:] if arguments is None else arguments
     options = []
     if words[:1] == ["lab"] and not {"--check", "-h", "--help"} & set(words):
@@ -282,6 +282,8 @@ def main(arguments: list[str] | None = None) -> None:
             case "train":
                 from workbench.train_command import train
 
+                # A scheduler's way to stop it is Ctrl-C too.
+                signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
                 code = train(given)
             case _:
                 code = doctor()

@@ -6,6 +6,8 @@ One forward pass gives the rows of every site, and one stream of them trains eve
 
 import argparse
 import difflib
+import hashlib
+import json
 import shlex
 import shutil
 from collections.abc import Callable
@@ -24,13 +26,17 @@ from workbench.dictionaries import TopK, fidelity, load_dictionary, save, splice
 from workbench.language import Documents, Language
 from workbench.models import Site, Stream, TransformerBridge, load_model
 from workbench.models.forward import device_of
+from workbench.models.text import encode
 from workbench.training import TrainConfig, progress, train_many
-from workbench.training.bar import bar_of
+from workbench.training.bar import Bar
 
 Draw = Callable[[], Documents | list[str]]
 
 TRANSCODER = "transcoder"
 """In the place of a stream: what reads ``mlp_in`` and rebuilds ``mlp_out``."""
+
+ROWS = {"model", "text", "documents", "seed", "layer", "stream", "half"}
+"""The options that decide which activations are harvested."""
 
 SPLICED = 300
 """Texts held out on which dictionaries are spliced into the model."""
@@ -42,6 +48,8 @@ def train(given: argparse.Namespace) -> int:
     config = TrainConfig(steps=given.steps, lr=given.lr, dead_tokens=given.dead_tokens)
     texts = _texts(given)
     model = load_model(given.model)
+    if given.text is not None:
+        _check_words(model, given.text)
     if given.text is None and (model.tokenizer is None or model.tokenizer.get_vocab() != Language.vocabulary):
         raise ValueError(
             f"'{given.model}' does not speak the built-in language, whose documents a dictionary is trained on where "
@@ -57,6 +65,7 @@ def train(given: argparse.Namespace) -> int:
             # This very command may have been stopped between saving one and another, and then goes on.
             if not unfinished.exists() or load_dictionary(place).provenance.get("command") != command:
                 raise ValueError(f"'{place}' holds a finished dictionary; give --replace, or another directory.")
+    _begin(unfinished, given)
     sites = sorted({site for pair in pairs.values() for site in pair})
     store = _harvest(model, sites, "training", *texts["train"], unfinished / "rows", given.half)
     unseen = _harvest(model, sites, "held-out", *texts["test"], unfinished / "held_out", given.half)
@@ -79,7 +88,7 @@ def train(given: argparse.Namespace) -> int:
         for _ in progress(training):
             pass
     tokens, kept = _tokens(model, texts["test"][1]())
-    with bar_of("dictionaries") as bar:
+    with Bar("dictionaries") as bar:
         task = bar.add_task("measuring", total=len(trained), told="")
         for (name, seed), dictionary in trained.items():
             found = fidelity(dictionary, unseen.rows(slice(None), pairs[name]).acts)
@@ -152,14 +161,45 @@ def _texts(given: argparse.Namespace) -> dict[str, tuple[int, Draw]]:
         raise ValueError(f"'{given.text}' is not text in UTF-8 ({error}); save it as such.") from None
     if len(lines) < 2:
         raise ValueError(f"'{given.text}' holds {len(lines)} texts; it takes two, one per line, as some are held out.")
-    cut = max(1, len(lines) // 10)
-    return {"train": (len(lines) - cut, lambda: lines[cut:]), "test": (cut, lambda: lines[:cut])}
+    held_out, rest = lines[::10], [line for i, line in enumerate(lines) if i % 10]
+    return {"train": (len(rest), lambda: rest), "test": (len(held_out), lambda: held_out)}
+
+
+def _check_words(model: TransformerBridge, file: Path) -> None:
+    """Raise, with the number that an editor shows, where a line has a word that the model does not know."""
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            encode(model, line)
+        except ValueError as error:
+            raise ValueError(f"Line {number} of '{file}': {error}") from None
+
+
+def _begin(unfinished: Path, given: argparse.Namespace) -> None:
+    """Make the place of a training, or go on with what is kept there of one that was asked for in the same words."""
+    file = unfinished / "asked.json"
+    asked = {name: str(value) for name, value in vars(given).items() if name not in ("directory", "replace", "words")}
+    if given.text is not None:
+        asked["text"] += f" ({hashlib.sha256(given.text.read_bytes()).hexdigest()[:8]})"
+    before = json.loads(file.read_text()) if file.exists() else asked
+    differ = [name for name in asked if before.get(name) != asked[name]]
+    other_rows = not ROWS.isdisjoint(differ) and (unfinished / "rows").exists()
+    if differ and (other_rows or (unfinished / "checkpoint.json").exists()):
+        if not given.replace:
+            there, here = (", ".join(f"--{name} {told.get(name)}" for name in differ) for told in (before, asked))
+            raise ValueError(
+                f"'{unfinished}' holds a training that was stopped, with {there} where this has {here}; give the same "
+                "to go on with it, --replace to begin anew, or another directory."
+            )
+        for path in [unfinished] if other_rows else unfinished.glob("checkpoint*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    unfinished.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(asked))
 
 
 def _harvest(
     model: TransformerBridge, sites: list[Site], what: str, count: int, draw: Draw, directory: Path, half: bool
 ) -> ActivationStore:
-    with bar_of("texts") as bar:
+    with Bar("texts") as bar:
         task = bar.add_task(f"{what} text", total=count, told="")
         # A text longer than the context counts as often as it is cut.
         store = ActivationStore.collect(

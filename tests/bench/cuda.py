@@ -38,9 +38,9 @@ from workbench.training.learner import COUNT_EVERY, Learner
 
 KINDS = {
     "TopK": (TopK, {"k": 4}),
-    "ReLU": (ReLU, {"l1": 0.3, "warmup": 50}),
-    "Gated": (Gated, {"l1": 0.6, "warmup": 50}),
-    "JumpReLU": (JumpReLU, {"l0": 4, "warmup": 50}),
+    "ReLU": (ReLU, {"l1": 0.3}),
+    "Gated": (Gated, {"l1": 0.6}),
+    "JumpReLU": (JumpReLU, {"l0": 4}),
     "BatchTopK": (BatchTopK, {"k": 4}),
     "FeatureChoice": (FeatureChoice, {"k": 4, "zipf": 0.5}),
     "Matryoshka": (Matryoshka, {"k": 4}),

@@ -46,19 +46,26 @@ class Dense(Linear, ABC):
 
 
 class Penalised(Dense, ABC):
-    """A dense architecture whose sparsity is a price, raised linearly from zero over the first ``warmup`` steps."""
+    """A dense architecture whose sparsity is a price, which rises linearly from zero at the beginning of a training."""
 
     risen: Float[Tensor, ""]
 
-    def __init__(self, d_in: int, n_features: int, *, warmup: int, **shared: Any) -> None:
-        if warmup < 0:
-            raise ValueError(f"warmup is a number of steps, at least 0, got {warmup}.")
+    def __init__(self, d_in: int, n_features: int, *, warmup: float, **shared: Any) -> None:
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup is a share of the training's steps, at least 0 and below 1, got {warmup}.")
         super().__init__(d_in, n_features, **shared)
         self.warmup = warmup
-        self.register_buffer("risen", torch.full((), 1 / max(1, warmup)))
+        self._rise = 1.0  # in steps
+        self.register_buffer("risen", torch.ones(()))
+
+    @override
+    def prepare(self, steps: int) -> None:
+        super().prepare(steps)
+        self._rise = max(1.0, self.warmup * steps)
+        self.risen.fill_(1 / self._rise)
 
     @override
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         super().after_step(step)
-        self.risen.fill_(min(1.0, (step + 2) / max(1, self.warmup)))
+        self.risen.fill_(min(1.0, (step + 2) / self._rise))

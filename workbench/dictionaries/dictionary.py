@@ -208,8 +208,11 @@ class Dictionary(nn.Module, ABC):
         for site in (*self.sites_in, *self.sites_out):
             hook_point(model, site)
 
-    def check_training(self) -> None:
-        """Raise if training would begin by changing what this computes: it keeps rows of ``W_dec`` at length one."""
+    def prepare(self, steps: int) -> None:
+        """Get ready for a training of so many steps.
+
+        Raise if it would begin by changing what this computes: training keeps rows of ``W_dec`` at length one.
+        """
         lengths = torch.linalg.vector_norm(self.W_dec.detach().flatten(1), dim=1)
         if (lengths - 1).abs().max() > 0.01:  # half precision on disk leaves less
             raise ValueError(

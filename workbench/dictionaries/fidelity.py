@@ -44,6 +44,11 @@ def fidelity(dictionary: Dictionary, x: Batch | Iterable[Batch]) -> Fidelity:
     origin = offsets = torch.zeros(dictionary.shape_out, dtype=torch.float64)
     squares = error = origin.sum(-1)
     fired = torch.zeros(dictionary.n_features, dtype=torch.bool)
+    if not isinstance(x, Tensor | Mapping | Iterable):
+        raise TypeError(
+            f"fidelity takes activations or batches of them, got {type(x).__name__}; of an ActivationStore give "
+            "store.rows(slice(None)).acts."
+        )
     batches: Iterable[Any] = [x] if isinstance(x, Tensor | Mapping) else x
     for batch in batches:
         for part, y in zip(*(side.split(CHUNK) for side in dictionary.pair(batch)), strict=True):

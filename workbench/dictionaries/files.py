@@ -5,6 +5,7 @@ old one, which is a single rename. Whatever stops a write before that leaves the
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,8 @@ FORMAT = 1
 def write(directory: Path, name: str, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write ``name.json`` and its tensors into ``directory`` in place of an earlier pair."""
     path = directory / f"{name}.json"
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"'{directory}' is a file, which is left as it is; give a directory")
     try:
         json.dumps(manifest, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -75,7 +78,9 @@ def read(directory: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]
         manifest = json.loads(path.read_text())
         version, weights, digest = manifest["format"], directory / manifest["tensors"], manifest["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"'{path}' is not a manifest of workbench ({error!r}); write it again.") from None
+        raise ValueError(
+            f"'{path}' is not a manifest of workbench ({error!r}); copy it again, or begin anew in another directory."
+        ) from None
     if version != FORMAT:
         raise ValueError(f"'{path}' has format {version!r}, this workbench reads {FORMAT}; update workbench.")
     if not weights.is_file():

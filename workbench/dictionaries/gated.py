@@ -24,7 +24,7 @@ class Gated(Penalised):
         n_features: How many features.
         l1: Price of a rectified gate as long as the mean input, where leaving out the whole input costs 1. To be as
             sparse as a ``ReLU`` it takes several times as much.
-        warmup: Steps over which the price rises linearly from zero.
+        warmup: Share of the training's steps, the first ones, in which the price rises linearly from zero.
         shared: As for every architecture of one product, see ``Linear``.
 
     >>> Gated(8, 32)(torch.ones(2, 8)).shape
@@ -32,7 +32,7 @@ class Gated(Penalised):
     """
 
     def __init__(
-        self, d_in: int, n_features: int, *, l1: float = 0.3, warmup: int = 1000, **shared: Unpack[Shared]
+        self, d_in: int, n_features: int, *, l1: float = 0.3, warmup: float = 0.2, **shared: Unpack[Shared]
     ) -> None:
         super().__init__(d_in, n_features, warmup=warmup, **shared)
         self.l1 = positive("l1", l1)

@@ -28,7 +28,7 @@ def named(sites: Sequence[Site]) -> str:
 def pick(batch: Mapping[Site, Tensor], sites: tuple[Site, ...]) -> Tensor:
     """Return the activations at ``sites``: [batch, d] for one site, [batch, site, d] for several."""
     if missing := [site for site in sites if site not in batch]:
-        raise KeyError(f"The batch lacks {named(missing)}; it holds {named(list(batch))}. Record that site too.")
+        raise ValueError(f"The batch lacks {named(missing)}; it holds {named(list(batch))}. Record that site too.")
     if not sites:
         raise ValueError(
             f"The batch maps {named(list(batch))} to activations, but this dictionary names no site; "

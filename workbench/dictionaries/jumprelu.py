@@ -30,7 +30,7 @@ class JumpReLU(Penalised):
         weight: Price of being twice as many, where leaving out the whole input costs 1.
         bandwidth: Width of the kernel in training units, in which coordinates have mean square one. The paper's
             0.001 is in units of the mean length: 0.05 at a width of 2304.
-        warmup: Steps over which the price rises linearly from zero.
+        warmup: Share of the training's steps, the first ones, in which the price rises linearly from zero.
         shared: As for every architecture of one product, see ``Linear``.
 
     >>> JumpReLU(8, 32, l0=4)(torch.ones(2, 8)).shape
@@ -45,7 +45,7 @@ class JumpReLU(Penalised):
         l0: float | int | None,
         weight: float = 1.0,
         bandwidth: float = 0.05,
-        warmup: int = 1000,
+        warmup: float = 0.2,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(d_in, n_features, warmup=warmup, **shared)
@@ -69,8 +69,8 @@ class JumpReLU(Penalised):
             self.threshold.fill_(self.cutoff(sample, self.l0))
 
     @override
-    def check_training(self) -> None:
-        super().check_training()
+    def prepare(self, steps: int) -> None:
+        super().prepare(steps)
         if self.l0 is None:
             raise ValueError("This JumpReLU has no l0 to aim at; set its l0 to how many features should be active.")
 

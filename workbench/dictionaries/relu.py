@@ -22,7 +22,7 @@ class ReLU(Penalised):
         n_features: How many features.
         l1: Price of a code as long as the mean input, where leaving out the whole input costs 1. Where some hundred
             features are active, each is short, and published runs take 0.01 to 0.06; where three are, 0.1 to 0.3.
-        warmup: Steps over which the price rises linearly from zero.
+        warmup: Share of the training's steps, the first ones, in which the price rises linearly from zero.
         shared: As for every architecture of one product, see ``Linear``.
 
     >>> import torch
@@ -31,7 +31,7 @@ class ReLU(Penalised):
     """
 
     def __init__(
-        self, d_in: int, n_features: int, *, l1: float = 0.1, warmup: int = 1000, **shared: Unpack[Shared]
+        self, d_in: int, n_features: int, *, l1: float = 0.1, warmup: float = 0.2, **shared: Unpack[Shared]
     ) -> None:
         super().__init__(d_in, n_features, warmup=warmup, **shared)
         self.l1 = positive("l1", l1)

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from typing import Any
 
 import psutil
 import torch
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from typing_extensions import override
 
 from workbench.training.loop import Report, Training
 from workbench.training.step import Step
@@ -17,35 +17,52 @@ from workbench.training.step import Step
 INTERVAL = 0.25
 """Seconds between two looks at a step, at least: reading what was measured waits for the device."""
 
+LOGGED = 20.0
+"""Seconds between two lines of a log, at least."""
+
 WRITTEN = {"loss": "{:.3g}", "fvu": "{:.3f}", "l0": "{:.1f}", "dead": "{:.1%}", "lr": "{:.1e}"}
 """How the numbers of a step are written."""
 
 
+class Bar(Progress):
+    """A progress bar on the standard error, and what stands below it; in a log, written anew now and then."""
+
+    def __init__(self, unit: str) -> None:
+        share = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))
+        left = (TimeRemainingColumn(), TextColumn("left {task.fields[told]}"))
+        self.below: RenderableType | None = None
+        self._logged = time.monotonic()
+        super().__init__(*share, MofNCompleteColumn(), TextColumn(f"{unit} ·"), *left, console=Console(stderr=True))
+
+    @override
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        if self.below is not None:
+            yield self.below
+
+    @override
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        super().update(*args, **kwargs)
+        moves = self.console.is_terminal or self.console.is_jupyter
+        if not moves and time.monotonic() - self._logged >= LOGGED:
+            self._logged = time.monotonic()
+            self.console.print(*self.get_renderables())
+
+
 def progress(training: Training[Report]) -> Iterator[Report]:
     """Yield what ``training`` does, behind a bar on the standard error; loop over this in its place."""
-    bar = bar_of("steps")
-    task = bar.add_task("training", total=training.config.steps, completed=training.step, told="")
     shown = -INTERVAL
-    with ExitStack() as after:
-        if not bar.console.is_terminal:
-            after.callback(bar.console.line)  # what comes next begins a line of its own, however the loop is left
-        with Live(bar, console=bar.console, auto_refresh=False) as live:
-            for report in training:
-                if training.finished or time.monotonic() - shown >= INTERVAL:
-                    shown = time.monotonic()
-                    steps = [*by_name(report).values()]
-                    held = memory_in_use(training.device) / 2**30
-                    told = f"· {steps[0].tokens_per_second:,.0f} tokens/s · {held:.1f} GiB"
-                    bar.update(task, completed=training.step, told=told)
-                    live.update(Group(bar, table(steps)), refresh=True)
-                yield report
-
-
-def bar_of(unit: str) -> Progress:
-    """Return an empty progress bar on the standard error; its tasks may have something to tell."""
-    share = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))
-    left = (TimeRemainingColumn(), TextColumn("left {task.fields[told]}"))
-    return Progress(*share, MofNCompleteColumn(), TextColumn(f"{unit} ·"), *left, console=Console(stderr=True))
+    with Bar("steps") as bar:
+        task = bar.add_task("training", total=training.config.steps, completed=training.step, told="")
+        for report in training:
+            if training.finished or time.monotonic() - shown >= INTERVAL:
+                shown = time.monotonic()
+                steps = [*by_name(report).values()]
+                held = memory_in_use(training.device) / 2**30
+                bar.below = table(steps)
+                told = f"· {steps[0].tokens_per_second:,.0f} tokens/s · {held:.1f} GiB"
+                bar.update(task, completed=training.step, told=told)
+            yield report
 
 
 def table(steps: list[Step]) -> Table:

@@ -9,37 +9,34 @@ Precision = Literal["float32", "tf32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How to take steps; what to train and on what are arguments of ``train``."""
+    """How to take steps; what to train and on what are arguments of ``train``.
+
+    Args:
+        steps: Number of optimiser steps, one batch each.
+        lr: Peak learning rate of Adam; None is 2e-4 / sqrt(n_features / 2**14), as Gao et al. (2024) scale it. Short
+            runs bear, and need, several times more.
+        warmup: Share of the steps in which the learning rate rises linearly from zero: Adam's second moments are not to
+            be trusted before (Ma and Yarats 2021, arXiv 1910.04209).
+        decay: Share of the steps, the last ones, in which it falls linearly to zero (Conerly et al. 2024).
+        dead_tokens: A feature silent for this many activations counts as dead and is revived; None is 64 times
+            n_features, which meets the usual ten million (Gao et al. 2024) at some 150,000 features.
+        outliers: An activation whose norm exceeds this multiple of its site's median is left out; None keeps all.
+            Attention sinks, such as the first token, are a hundred times as long as the others (Xiao et al. 2023, arXiv
+            2309.17453; Sun et al. 2024, arXiv 2402.17762): left in, a handful sets the unit of length and most of the
+            loss.
+        precision: Of products. "tf32" rounds their factors to 10 bits on a GPU that has the unit for it, and changes
+            nothing elsewhere; "bf16" to 7 bits anywhere, in half the memory. Weights, sums and Adam stay in float32.
+        save_every: Steps or time between checkpoints, where a directory for them is given.
+    """
 
     steps: int
-    """Number of optimiser steps, one batch each."""
-
     lr: float | None = None
-    """Peak learning rate of Adam; None is 2e-4 / sqrt(n_features / 2**14), as Gao et al. (2024) scale it. Short
-    runs bear, and need, several times more."""
-
     warmup: float = 0.05
-    """Share of the steps in which the learning rate rises linearly from zero: Adam's second moments are not to be
-    trusted before (Ma and Yarats 2021, arXiv 1910.04209)."""
-
     decay: float = 0.2
-    """Share of the steps, the last ones, in which it falls linearly to zero (Conerly et al. 2024)."""
-
     dead_tokens: int | None = None
-    """A feature silent for this many activations counts as dead and is revived; None is 64 times n_features,
-    which meets the usual ten million (Gao et al. 2024) at some 150,000 features."""
-
     outliers: float | int | None = 10.0
-    """An activation whose norm exceeds this multiple of its site's median is left out; None keeps all. Attention
-    sinks, such as the first token, are a hundred times as long as the others (Xiao et al. 2023, arXiv 2309.17453; Sun
-    et al. 2024, arXiv 2402.17762): left in, a handful sets the unit of length and most of the loss."""
-
     precision: Precision = "tf32"
-    """Of products. "tf32" rounds their factors to 10 bits on a GPU that has the unit for it, and changes nothing
-    elsewhere; "bf16" to 7 bits anywhere, in half the memory. Weights, sums and Adam stay in float32."""
-
     save_every: int | timedelta = timedelta(minutes=5)
-    """Steps or time between checkpoints, where a directory for them is given."""
 
     def __post_init__(self) -> None:
         every = self.save_every

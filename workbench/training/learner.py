@@ -34,8 +34,12 @@ class Learner:
         self._silent = torch.zeros(dictionary.n_features, dtype=torch.long, device=self.device)
         self._dead = self._silent[:0]
         self._longest: Tensor | None = None
-        """The norms beyond which an activation is an outlier, one for each site; None before the first batch."""
-        self._ready = False  # as ``dictionary.initialised``, which lies on the device
+        """The norms beyond which an activation is an outlier, one for each site; None before the first activations."""
+
+    def begin(self, sample: Batch) -> None:
+        """Initialise the dictionary on ``sample``, without its outliers."""
+        instead, _ = self._outliers(*self.dictionary.pair(sample))
+        self.dictionary.initialise(sample if instead is None else self._taken(sample, instead))
 
     def learn(self, batch: Batch, step: int) -> tuple[int, dict[str, Tensor]]:
         """Take optimiser step ``step``, counted from 0; return the number of activations and what was measured."""
@@ -43,9 +47,6 @@ class Learner:
         if not len(x):
             raise ValueError(f"The batch of step {step + 1} holds no activations.")
         instead, outliers = self._outliers(x, y)
-        if not self._ready and not self.dictionary.initialised:
-            self.dictionary.initialise(batch if instead is None else self._taken(batch, instead))
-        self._ready = True
         if instead is not None:
             x, y = (x[instead],) * 2 if y is x else (x[instead], y[instead])
         dead = self._silent >= (self.config.dead_tokens or 64 * self.dictionary.n_features)

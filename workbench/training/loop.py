@@ -25,6 +25,9 @@ from workbench.training.step import Step
 
 NAME = "checkpoint"
 
+SAMPLE = 2048
+"""How many activations, at least, dictionaries are initialised on."""
+
 ALONE = "dictionary"
 """What the dictionary of ``train`` is called."""
 
@@ -47,7 +50,7 @@ def train(
     """Return a training of ``dictionary``, in place; each iteration takes one step and reports it.
 
     Args:
-        dictionary: What to train, on the device it is on. If it is not initialised, the first batch does it.
+        dictionary: What to train, on the device it is on. If it is not initialised, the first 2,048 activations do it.
         batches: Tensors [batch, d], of several sites [batch, site, d], or mappings from sites to tensors [batch, d].
             Their position is saved if they have ``state_dict`` and ``load_state_dict``; others are replayed from
             their beginning. If they have the ``fingerprint`` of a model, as a store's do, the dictionary's provenance
@@ -135,7 +138,7 @@ class Training(Generic[Report]):
         sites = {site for one in dictionaries.values() for site in (*one.sites_in, *one.sites_out)}
         self._feed = Feed(batches, sites, self.device)
         for dictionary in dictionaries.values():
-            dictionary.check_training()
+            dictionary.prepare(self.config.steps)
             known, given = dictionary.provenance.get("model"), self._feed.fingerprint
             if known and given and known != given:
                 raise ValueError(
@@ -147,7 +150,7 @@ class Training(Generic[Report]):
         self._saved: int | None = None  # the step that the directory holds
         self._saved_at = time.monotonic()
         self._stop = Event()
-        self._closed = False
+        self._closed = self._initialised = False
         if self.directory is not None and (self.directory / f"{NAME}.json").exists():
             self._load(self.directory)
             if self.finished:
@@ -211,24 +214,30 @@ class Training(Generic[Report]):
             raise ValueError(self._farewell())
         if self._saved == self.step:
             return
-        tensors = self._feed.random()
+        position, tensors = self._feed.place
+        tensors = dict(tensors)
         for name, learner in self._learners.items():
             if not learner.finite:
                 words = f"The weights after step {self.step} are not finite"
                 raise ValueError(f"{words}: {learner.remedy}{self._kept()}")
             tensors |= {f"{name}.{key}": tensor for key, tensor in learner.state().items()}
-        place = {"step": self.step, "tokens": self.tokens, "position": self._feed.position()}
+        place = {"step": self.step, "tokens": self.tokens, "position": position}
         files.write(self.directory, NAME, {**place, "dictionaries": self._identity()}, tensors)
         self._saved, self._saved_at = self.step, time.monotonic()
 
     def _load(self, directory: Path) -> None:
         manifest, tensors = files.read(directory, NAME)
-        self._refuse_others(directory, manifest["dictionaries"])
-        self.step = self._saved = manifest["step"]
-        self.tokens = manifest["tokens"]
-        for name, learner in self._learners.items():
-            learner.restore(under(name, tensors))
-        self._feed.restore(manifest["position"], self.step, tensors)
+        try:
+            self._refuse_others(directory, manifest["dictionaries"])
+            self.step = self._saved = manifest["step"]
+            self.tokens = manifest["tokens"]
+            for name, learner in self._learners.items():
+                learner.restore(under(name, tensors))
+            self._feed.restore(manifest["position"], self.step, tensors)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"'{directory / NAME}.json' does not describe a checkpoint ({error!r}); begin anew in another directory."
+            ) from None
         self._sign()
 
     def _refuse_others(self, directory: Path, theirs: dict[str, Any]) -> None:
@@ -277,6 +286,8 @@ class Training(Generic[Report]):
                 if self._logger is not None:
                     for step in steps.values():
                         self._logger(step)
+                if self.finished:
+                    self._judge(steps)
             return self._report(steps)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(self._leave()) from None
@@ -296,6 +307,8 @@ class Training(Generic[Report]):
     def _advance(self) -> dict[str, Step]:
         self._began = self._began or (self.tokens, time.perf_counter())
         self._torn = True
+        if not self._initialised:
+            self._initialise()
         batch = self._feed.draw()
         if batch is None:
             self._torn = False
@@ -314,6 +327,14 @@ class Training(Generic[Report]):
             for learner, _, measured in learnt
         }
 
+    def _initialise(self) -> None:
+        """Initialise what is not yet; whether it is lies on the device, and is asked only once."""
+        fresh = [learner for learner in self._learners.values() if not learner.dictionary.initialised]
+        if fresh and (sample := self._feed.sample(SAMPLE)) is not None:
+            for learner in fresh:
+                learner.begin(sample)
+        self._initialised = True
+
     def _sign(self) -> None:
         """Let the dictionaries say what they were trained on, and how."""
         for learner in self._learners.values():
@@ -321,6 +342,13 @@ class Training(Generic[Report]):
             learner.dictionary.provenance["training"] = told
             if self._feed.fingerprint is not None:
                 learner.dictionary.provenance["model"] = self._feed.fingerprint
+
+    def _judge(self, steps: dict[str, Step]) -> None:
+        """Say which dictionaries are no use."""
+        for name, step in steps.items():
+            if not step.fvu <= 1:
+                words = "'%s' ended with an FVU of %.3g, worse than the mean of the activations alone: %s"
+                log.warning(words, name, step.fvu, self._learners[name].remedy)
 
     def _kept(self) -> str:
         if self._saved is None:

@@ -53,6 +53,11 @@ class JobState(traitlets.HasTraits):
     """What a widget shows of its job."""
 
     running = traitlets.Bool(False)
+    """Whether it has work, under way or waiting for its turn."""
+
+    waiting = traitlets.Bool(False)
+    """Whether that work waits until another widget's is done."""
+
     progress = traitlets.Float(0.0)
     error = traitlets.Unicode("")
 
@@ -88,6 +93,7 @@ class Job:
         """Run the work in this thread, without gradients, and show its error."""
         self.state.error = ""
         self.state.running = True
+        self.state.waiting = False
         try:
             if not self.cancel.is_set():
                 with torch.no_grad():  # the switch is per thread, so it is set here
@@ -124,6 +130,7 @@ class Worker:
         with self._change:
             self._drop(state)
             self._waiting.append(job)
+            state.waiting = self._current is not None
             state.running = True
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="workbench jobs", daemon=True)
@@ -147,7 +154,13 @@ class Worker:
         with self._change:
             self._drop(state)
             if self._current is None or self._current.state is not state:
-                state.running = False
+                state.running = state.waiting = False
+
+    def make_way(self) -> None:
+        """Stop the job under way, so that the next begins."""
+        with self._change:
+            if self._current is not None:
+                self._current.cancel.set()
 
     def _drop(self, state: JobState) -> None:
         if self._current is not None and self._current.state is state:

@@ -51,7 +51,8 @@ def training_panel(training: Training) -> "TrainingPanel":
     """Return a panel that runs ``training`` in the background once its button, or ``run``, starts it.
 
     Pausing waits for the step under way and saves, if there is a checkpoint directory; cancelling does too, and ends
-    the training for good. Other panels' jobs wait meanwhile. ``run_sync`` runs it in the cell instead, where the
+    the training for good. Only one panel of a kernel is at work: a training that is started meanwhile waits, and its
+    button then pauses the other, also one whose cell was run again. ``run_sync`` runs it in the cell instead, where the
     interrupt button saves and stops it.
     """
     return TrainingPanel(training)
@@ -71,18 +72,20 @@ class TrainingPanel(Panel):
 
         self.curves = CurvesView()
         self.toggle = ipywidgets.Button()
-        self.cancel = ipywidgets.Button(description="Cancel", tooltip="Save and end the training for good")
+        self.cancel = ipywidgets.Button(description="Cancel")
         super().__init__([ipywidgets.HBox([self.toggle, self.cancel]), self.curves], self.state)
         self.add_class("workbench-training")
         traitlets.dlink((self.state, "error"), (self.curves, "error"))
-        self.state.observe(self._show, names=["seen", "running"])
+        self.state.observe(self._show, names=["seen", "running", "waiting"])
         self.toggle.on_click(self._on_toggle)
         self.cancel.on_click(self._on_cancel)
         self._show()
 
     @guarded
     def _on_toggle(self, button: ipywidgets.Button) -> None:
-        if self.state.running:
+        if self.state.waiting:
+            WORKER.make_way()
+        elif self.state.running:
             self.pause()
         else:
             self.run()
@@ -142,20 +145,32 @@ class TrainingPanel(Panel):
         return Reading(label, last, curve(values, log=key in FALLING), f"{label}, from {first} to {last}")
 
     def _show(self, change: Any = None) -> None:
-        training, running = self.training, self.state.running
+        training, running, waiting = self.training, self.state.running, self.state.waiting
         saved = "" if training.directory is None else f", saved in '{training.directory}'"
-        if running:
+        if waiting:
+            status = "Waiting until another panel is done"
+        elif running:
             status = "Running"
         elif training.finished:
             status = f"Finished{saved}"
-        elif training.step == 0:
-            status = "Not started"
-        else:
+        elif training.step or self._cancelled:
             status = f"{'Cancelled' if self._cancelled else 'Paused'} after step {training.step:,}{saved}"
+        else:
+            status = "Not started"
         self.curves.show(replace(self.state.seen, status=status))
         over = training.finished or self._cancelled
-        self.toggle.description = "Pause" if running else "Resume" if training.step else "Start"
-        self.toggle.tooltip = "Stop after the step under way, and save" if running else "Train in the background"
+        and_save = "" if training.directory is None else ", and save"
+        self.toggle.description = (
+            "Pause the other" if waiting else "Pause" if running else "Resume" if training.step else "Start"
+        )
+        self.toggle.tooltip = (
+            "Pause what another panel runs, and begin"
+            if waiting
+            else f"Stop after the step under way{and_save}"
+            if running
+            else "Train in the background"
+        )
+        self.cancel.tooltip = f"End the training for good{and_save}"
         self.toggle.disabled = self.cancel.disabled = over and not running
 
     @override

@@ -52,6 +52,8 @@ def load_dictionary(name_or_path: str | Path = "tiny") -> Dictionary:
             Hugging Face hub, ``"owner/repository/folder"``, which is downloaded once. A ``Path`` is a directory, and
             so is what begins with ``./``.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise TypeError(f"load_dictionary takes a name or a path, got {type(name_or_path).__name__}.")
     directory = Path(name_or_path).expanduser()
     if isinstance(name_or_path, str):
         shipped = storage.shipped()
@@ -74,6 +76,11 @@ def load_dictionary(name_or_path: str | Path = "tiny") -> Dictionary:
                     f"'{directory / mark}' and the config beside it do not describe a dictionary ({error!r}); copy or "
                     "download both again."
                 ) from None
+    if (directory / "checkpoint.json").is_file():
+        raise ValueError(
+            f"'{directory}' holds the checkpoint of a training: call train with the same arguments to go on with it, "
+            "then save(dictionary, DIRECTORY), and load that."
+        )
     none = f"holds none of {', '.join(READERS)}" if directory.is_dir() else "is not a directory"
     raise ValueError(
         f"'{directory}' {none}; give \"tiny\", a directory of workbench, SAELens, sparsify, dictionary_learning or "
