@@ -236,7 +236,7 @@ class Training(Generic[Report]):
             self._feed.restore(manifest["position"], self.step, tensors)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"'{directory / NAME}.json' does not describe a checkpoint ({error!r}); begin anew in another directory."
+                f"'{directory / NAME}.json' does not describe a checkpoint ({error!r}); begin anew elsewhere."
             ) from None
         self._sign()
 
