@@ -50,7 +50,7 @@ class Penalised(Dense, ABC):
 
     risen: Float[Tensor, ""]
 
-    def __init__(self, d_in: int, n_features: int, *, warmup: float, **shared: Any) -> None:
+    def __init__(self, d_in: int, n_features: int, *, warmup: float | int, **shared: Any) -> None:
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup is a share of the training's steps, at least 0 and below 1, got {warmup}.")
         super().__init__(d_in, n_features, **shared)

@@ -32,7 +32,7 @@ class Gated(Penalised):
     """
 
     def __init__(
-        self, d_in: int, n_features: int, *, l1: float = 0.3, warmup: float = 0.2, **shared: Unpack[Shared]
+        self, d_in: int, n_features: int, *, l1: float = 0.3, warmup: float | int = 0.2, **shared: Unpack[Shared]
     ) -> None:
         super().__init__(d_in, n_features, warmup=warmup, **shared)
         self.l1 = positive("l1", l1)

@@ -45,7 +45,7 @@ class JumpReLU(Penalised):
         l0: float | int | None,
         weight: float = 1.0,
         bandwidth: float = 0.05,
-        warmup: float = 0.2,
+        warmup: float | int = 0.2,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(d_in, n_features, warmup=warmup, **shared)
