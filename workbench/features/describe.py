@@ -1,7 +1,6 @@
 """What every feature of a dictionary does on a store of activations, in one pass over it."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from workbench.activations import ActivationStore, Rows
 from workbench.dictionaries import Codes
 from workbench.dictionaries.inputs import named, pick
 from workbench.features.effects import direct_logits, first_order
+from workbench.features.encoding import AnyDictionary, encoded
 from workbench.features.featureset import AFTER, BEFORE, FeatureSet
 from workbench.features.keep import Best
 from workbench.features.matches import Labels
@@ -32,16 +32,6 @@ QUANTILES = torch.linspace(0, 1, 21)
 BINS = 40
 PLACES = 16
 """Position 0, 1 to 2, 3 to 6, and so on, by powers of two."""
-
-
-class AnyDictionary(Protocol):
-    """What is described: ours, or any object that encodes and has directions."""
-
-    W_dec: Tensor
-
-    def encode(self, x: Tensor) -> Any:
-        """Return ``Codes``, or a dense tensor [row, n_features]."""
-        ...
 
 
 @torch.no_grad()
@@ -120,7 +110,7 @@ def describe(
         "places": places,
         **nearest(W_dec),
         **beside(sample, sketch.count, totals, len(store)),
-        **labels.matches(sketch.count, len(store)),
+        **labels.matches(),
         "examples": torch.isfinite(top.scores).sum(1),
         "samples": torch.isfinite(sample.scores).sum(1),
         **{name: torch.cat([top.of[name], sample.of[name]], 1) for name in top.of},
@@ -140,16 +130,9 @@ def describe(
             "sites_out": [str(site) for site in sites_out],
             "dictionary": getattr(dictionary, "provenance", {}),
             "seed": seed,
+            "tops": TOP,
         },
     ).attached(dictionary, store)
-
-
-def encoded(dictionary: AnyDictionary, x: Tensor) -> Codes:
-    """Return the codes of rows ``x``, also of a dictionary that gives them dense."""
-    found = dictionary.encode(x)
-    if isinstance(found, Tensor):
-        return Codes(found, torch.arange(found.shape[-1]).expand(found.shape), found.shape[-1])
-    return found
 
 
 def chunks(store: ActivationStore, sites: tuple[Site, ...], size: int) -> Iterator[Rows]:
