@@ -67,13 +67,13 @@ def describe(
     seen_tokens, seen_places = torch.zeros(n_tokens, dtype=torch.long), torch.zeros(PLACES, dtype=torch.long)
     for number, rows in enumerate(chunks(store, sites_in, min(CHUNK, -(-len(store) // 8)))):
         codes = encoded(dictionary, pick(rows.acts, sites_in))
-        # By token, so that a stable sort by feature leaves the entries of a feature and a token together.
-        by_token = rows.tokens.argsort(stable=True)
-        slots = codes.values[by_token].flatten()
+        slots = codes.values.flatten()
         entries = (slots > 0).nonzero()[:, 0]
-        features, order = codes.indices[by_token].flatten()[entries].int().sort(stable=True)
+        # Narrow keys sort faster; stable, so that the rows of a feature stay in order.
+        features, order = codes.indices.flatten()[entries].int().sort(stable=True)
         features, entries = features.long(), entries[order]
-        values, row = slots[entries], by_token[entries // codes.values.shape[1]]
+        values, row = slots[entries], entries // codes.values.shape[1]
+        places_of = features * len(rows.tokens) + row
         totals.view(-1).index_add_(0, torch.cat([features, features + n_features]), torch.cat([values, values**2]).double())
         sketch.add(features, values)
         tally.add(features, rows.tokens[row])
@@ -83,7 +83,7 @@ def describe(
         labels.add(features, row, rows.labels, half=number % 2)
 
         def example(i: Tensor) -> dict[str, Tensor]:
-            return _example(codes, rows, features[i], row[i], values[i])  # noqa: B023 (asked for within the turn)
+            return _example(rows, places_of, values, i)  # noqa: B023 (asked for within the turn)
 
         def sampled(i: Tensor) -> dict[str, Tensor]:
             return example(i) | _company(codes, row[i])  # noqa: B023
@@ -162,16 +162,25 @@ def _octave(pos: Tensor) -> Tensor:
     return (pos + 1).log2().long().clamp_max(PLACES - 1)
 
 
-def _example(codes: Codes, rows: Rows, feature: Tensor, row: Tensor, value: Tensor) -> dict[str, Tensor]:
-    """Return what surrounds ``row``: its tokens, -1 outside of the text, and how active ``feature`` is on them."""
+def _example(rows: Rows, places: Tensor, values: Tensor, chosen: Tensor) -> dict[str, Tensor]:
+    """Return what surrounds the chosen entries: tokens, -1 outside of the text, and the feature's code on each.
+
+    ``places`` are the entries as numbers feature * rows + row, in order, so that the entries of one feature around a
+    row are neighbours.
+    """
+    n, row = len(rows.tokens), places[chosen] % len(rows.tokens)
     offset = torch.arange(-BEFORE, AFTER + 1)
     at = row[:, None] + offset
-    there = (at >= 0) & (at < len(rows.tokens))
-    at = at.clamp(0, len(rows.tokens) - 1)
+    there = (at >= 0) & (at < n)
+    at = at.clamp(0, n - 1)
     there &= (rows.doc[at] == rows.doc[row, None]) & (rows.pos[at] - rows.pos[row, None] == offset)
-    acts = torch.where(codes.indices[at] == feature[:, None, None], codes.values[at], 0).sum(-1) * there
+    around = torch.searchsorted(places, places[chosen] - BEFORE)[:, None] + torch.arange(len(offset))
+    around = around.clamp_max(len(places) - 1)
+    slot = places[around] - places[chosen, None] + BEFORE
+    inside = (slot >= 0) & (slot < len(offset))
+    acts = torch.zeros(slot.shape).scatter_add_(1, slot.clamp(0, len(offset) - 1), values[around] * inside) * there
     return {
-        "value": value,
+        "value": values[chosen],
         "example_tokens": torch.where(there, rows.tokens[at], -1).int(),
         "example_acts": acts.half(),
         "example_doc": rows.doc[row].int(),
@@ -181,12 +190,12 @@ def _example(codes: Codes, rows: Rows, feature: Tensor, row: Tensor, value: Tens
 
 def _company(codes: Codes, row: Tensor) -> dict[str, Tensor]:
     """Return the strongest features of ``row``."""
-    values, slots = codes.values[row].topk(min(COMPANY, codes.values.shape[1]), 1)
+    values, others = codes.values[row], codes.indices[row]
+    if values.shape[1] > COMPANY:
+        values, slots = values.topk(COMPANY, 1)
+        others = others.gather(1, slots)
     missing = (0, COMPANY - values.shape[1])
-    return {
-        "company": F.pad(codes.indices[row].gather(1, slots), missing).int(),
-        "company_values": F.pad(values, missing),
-    }
+    return {"company": F.pad(others, missing).int(), "company_values": F.pad(values, missing)}
 
 
 def _words(model: TransformerBridge | None, n_tokens: int) -> list[str]:

@@ -9,6 +9,9 @@ from torch import Tensor
 UNION = 10
 """Values of one label that a union holds at most."""
 
+BLOCK = 2048
+"""Features counted at a time."""
+
 SETTLED = 3
 """Chunks after which each feature's best value is fixed, to count what else holds where both do."""
 
@@ -50,32 +53,30 @@ class Labels:
         if not self.names:
             return
         values = torch.stack([labels[name] for name in self.names], 1) + self.offsets  # [row, label]
-        n = len(self.real)
+        # Few combinations of labels occur, so that what is true of rows is counted by combination first.
+        mix = (values.double() @ torch.rand(len(self.names), dtype=torch.double)).unique(return_inverse=True)[1]
+        times = torch.bincount(mix)
+        some = torch.zeros_like(times).scatter_(0, mix, torch.arange(len(mix)))
+        has = torch.zeros(len(times), len(self.real)).scatter_(1, values[some], 1)
         active = torch.bincount(features, minlength=self.n_features)
         self.active[half] += active
         self.rows[half] += len(values)
-        self.holds[half] += torch.bincount(values.flatten(), minlength=n)
-        self.hits[half] += self._counted(features, values[row])
+        together = (has.T * times) @ has
+        self.holds[half] += together.diagonal().long()
         self._chunks += 1
-        if self._chunks == SETTLED:
-            self.first = self._f1(0, self.hits[0], self.holds[0], self.active[0, :, None]).argmax(1)
-        elif self.first is not None:
-            first = self.first[features]
-            there = values[row, self.of_column[first]] == first
-            self._both[half] += self._counted(features[there], values[row[there]])
+        if self.first is not None:
             self._since[half, 0] += active
             self._since[half, 1, 0] += len(values)
-            for column in values.T:
-                joint = torch.bincount((column[:, None] * n + values).flatten(), minlength=n * n)
-                self._hold_both[half] += joint.view(n, n)
-
-    def _counted(self, features: Tensor, values: Tensor) -> Tensor:
-        """Return how often each feature meets each value."""
-        n = len(self.real)
-        counts = torch.zeros(self.n_features * n, dtype=torch.long)
-        for column in values.T:
-            counts += torch.bincount(features * n + column, minlength=len(counts))
-        return counts.view(-1, n).int()
+            self._hold_both[half] += together.long()
+        for block in torch.arange(self.n_features).split(BLOCK):
+            low, high = torch.searchsorted(features, torch.tensor([block[0], block[-1] + 1])).tolist()
+            pairs = (features[low:high] - block[0]) * len(times) + mix[row[low:high]]
+            by_mix = torch.bincount(pairs, minlength=len(block) * len(times)).view(len(block), -1).float()
+            self.hits[half, block] += (by_mix @ has).int()
+            if self.first is not None:
+                self._both[half, block] += ((by_mix * has[:, self.first[block]].T) @ has).int()
+        if self._chunks == SETTLED:
+            self.first = self._f1(0, self.hits[0], self.holds[0], self.active[0, :, None]).argmax(1)
 
     def _f1(self, half: int, hits: Tensor, holds: Tensor, active: Tensor) -> Tensor:
         f1 = 2 * hits / (holds + active).clamp_min(1)

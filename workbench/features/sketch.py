@@ -7,12 +7,18 @@ cancel: after any number of values the rank of a quantile is wrong by about ``1 
 values it is exact.
 """
 
+from collections.abc import Iterator
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 SIZE = 1024
 """Values in a buffer."""
+
+PART = 1024
+"""Features asked about at a time."""
 
 
 class Sketch:
@@ -67,31 +73,36 @@ class Sketch:
 
     def at(self, q: Float[Tensor, " q"]) -> Float[Tensor, "n q"]:
         """Return the values below which shares ``q`` of each feature's values lie; NaN where there is none."""
-        return torch.cat([self._of(part, q) for part in torch.arange(len(self.count)).split(1024)])
-
-    def _of(self, features: Tensor, q: Tensor) -> Tensor:
-        values, weights = self._weighted(features)
-        values, order = values.sort(1)
-        ranks = weights.gather(1, order).cumsum(1)
-        total = ranks[:, -1:]
-        chosen = torch.searchsorted(ranks, (q * total).clamp_min(0.5)).clamp_max(values.shape[1] - 1)
-        found = values.gather(1, chosen)
-        return torch.where(total > 0, found, torch.nan)
+        found = []
+        for values, ranks in self._ranked():
+            chosen = torch.searchsorted(ranks, (q * ranks[:, -1:]).clamp_min(0.5)).clamp_max(values.shape[1] - 1)
+            found.append(torch.where(ranks[:, -1:] > 0, values.gather(1, chosen), torch.nan))
+        return torch.cat(found)
 
     def shares(self, edges: Float[Tensor, "n edges"]) -> Float[Tensor, "n edges-1"]:
         """Return which share of each feature's values lies between its edges, the upper one included."""
-        below = []
-        for features in torch.arange(len(self.count)).split(1024):
+        found = []
+        for (values, ranks), marks in zip(self._ranked(), edges.split(PART), strict=True):
+            under = torch.searchsorted(values, marks.contiguous(), right=True)
+            below = F.pad(ranks, (1, 0)).gather(1, under)
+            found.append(below.diff(dim=1) / ranks[:, -1:].clamp_min(1))
+        return torch.cat(found)
+
+    def _ranked(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the values held of some features in order, and how many values lie at or below each."""
+        for features in torch.arange(len(self.count)).split(PART):
             values, weights = self._weighted(features)
-            under = torch.stack([(weights * (values <= edge[:, None])).sum(1) for edge in edges[features].T], 1)
-            below.append(under / weights.sum(1, keepdim=True).clamp_min(1))
-        return torch.cat(below).diff(dim=1)
+            values, order = values.sort(1)
+            yield values, weights.gather(1, order).cumsum(1)
 
     def _weighted(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return all values held of ``features``, and how many each stands for: 0 for an empty place."""
-        values = [self._buffer[features]]
-        weights = [(torch.arange(SIZE) < self._fill[features, None]).float()]
+        """Return all values held of ``features``, and how many each stands for; an empty place stands for none."""
+        full = int(self._fill[features].max())
+        values = [self._buffer[features, :full]]
+        weights = [(torch.arange(full) < self._fill[features, None]).float()]
         for level, (slot, used, held) in enumerate(zip(self._slot, self._used, self._held, strict=True)):
-            values.append(held[slot[features].clamp_min(0)])
-            weights.append((2.0 ** (level + 1) * used[features, None]).expand(-1, SIZE // 2))
-        return torch.where((w := torch.cat(weights, 1)) > 0, v := torch.cat(values, 1), v.max()), w
+            if used[features].any():
+                values.append(held[slot[features].clamp_min(0)])
+                weights.append((2.0 ** (level + 1) * used[features, None]).expand(-1, SIZE // 2))
+        joined, standing = torch.cat(values, 1), torch.cat(weights, 1)
+        return torch.where(standing > 0, joined, torch.inf), standing
