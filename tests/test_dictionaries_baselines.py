@@ -372,13 +372,14 @@ def test_factors_rebuild_less_than_a_trained_dictionary_of_equal_count():
 @linear
 def test_a_frozen_decoder_stays_as_it_was_drawn_and_the_rest_learns(name, tmp_path):
     case = CASES[name]
-    dictionary, free = (case.make(seed=SEED, frozen=frozen) for frozen in (True, False))
+    full = {"warmup": 0} if "l1" in case.make().options else {}  # a price that rises would hide what is learnt
+    dictionary, free = (case.make(seed=SEED, frozen=frozen, **full) for frozen in (True, False))
     before = {key: parameter.detach().clone() for key, parameter in dictionary.named_parameters()}
     assert torch.equal(before["W_dec"], free.W_dec)
     steps = list(train(dictionary, case.batches(SEED, 256, draw=1), TrainConfig(steps=60, lr=5e-3, save_every=30)))
     for key, parameter in dictionary.named_parameters():
         assert torch.equal(parameter, before[key]) == (key == "W_dec"), key
-    assert steps[-1].fvu < steps[0].fvu
+    assert steps[-1].loss < steps[0].loss if full else steps[-1].fvu < steps[0].fvu
     save(dictionary, tmp_path)
     assert load_dictionary(tmp_path).describe() == dictionary.describe()
     assert dictionary.describe() != free.describe()
