@@ -2,7 +2,7 @@
 
 =================  ==================================================================================
 ``describe``       one pass over a store: a ``FeatureSet``
-``featureset``     ``FeatureSet`` and ``Feature``; on disk, and read from there as it is asked for
+``featureset``     ``FeatureSet``, on disk and read from there as it is asked for; ``feature``: ``Feature``
 ``search``         by prompt, label, text or direction
 ``effects``        on the logits, on the loss to first order, and exactly
 ``matches``        labels that a feature stands for
@@ -16,6 +16,7 @@
 
 from workbench.features.describe import describe
 from workbench.features.effects import Effect
-from workbench.features.featureset import Example, Feature, FeatureSet, Group, Match, load_features
+from workbench.features.feature import Example, Feature, Group, Match
+from workbench.features.featureset import FeatureSet, load_features
 
 __all__ = ["Effect", "Example", "Feature", "FeatureSet", "Group", "Match", "describe", "load_features"]

@@ -11,7 +11,8 @@ from workbench.dictionaries import Codes
 from workbench.dictionaries.inputs import named, pick
 from workbench.features.effects import direct_logits, first_order
 from workbench.features.encoding import AnyDictionary, encoded
-from workbench.features.featureset import AFTER, BEFORE, FeatureSet
+from workbench.features.feature import AFTER, BEFORE
+from workbench.features.featureset import FeatureSet
 from workbench.features.keep import Best
 from workbench.features.matches import Labels
 from workbench.features.neighbours import beside, nearest
@@ -74,7 +75,9 @@ def describe(
         features, entries = features.long(), entries[order]
         values, row = slots[entries], entries // codes.values.shape[1]
         places_of = features * len(rows.tokens) + row
-        totals.view(-1).index_add_(0, torch.cat([features, features + n_features]), torch.cat([values, values**2]).double())
+        totals.view(-1).index_add_(
+            0, torch.cat([features, features + n_features]), torch.cat([values, values**2]).double()
+        )
         sketch.add(features, values)
         tally.add(features, rows.tokens[row])
         places += torch.bincount(features * PLACES + _octave(rows.pos[row]), minlength=places.numel()).view_as(places)
@@ -153,7 +156,7 @@ def _sites(dictionary: AnyDictionary, store: ActivationStore) -> tuple[tuple[Sit
         return sites_in, sites_out or sites_in
     if len(store.sites) > 1:
         raise ValueError(
-            f"This dictionary names no site, and the store holds {named(store.sites)}; give a store of the one it reads."
+            f"This dictionary names no site, but the store holds {named(store.sites)}; give a store of one."
         )
     return store.sites, store.sites
 

@@ -35,7 +35,7 @@ class Effect:
     """What leaving one feature out does, with everything else and the error of the dictionary kept."""
 
     loss: float
-    """How much the loss rises, in nats, summed over each text and divided by the tokens where the feature was active."""
+    """How much the loss rises, in nats: summed over each text, for each token where the feature was active."""
 
     kl: float
     """KL(model ‖ model without it) of the next token, where the feature was active, in nats."""

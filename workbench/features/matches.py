@@ -97,7 +97,7 @@ class Labels:
         hits, holds = torch.zeros(2, self.n_features, dtype=torch.long)
         for column in range(len(self.names)):
             of = ((self.of_column == column) & self.real).nonzero()[:, 0]
-            # F1 of a union is 2 Σ hits over Σ holds and what is constant, so the best of each size is the best by ratio.
+            # F1 of a union is 2 Σ hits over Σ holds and what is constant: the best of a size are the best by ratio.
             order = (self.hits[0][:, of] / self.holds[0, of].clamp_min(1)).argsort(1, descending=True)[:, :UNION]
             ordered = of[order]
             sums = self.hits[0].gather(1, ordered).cumsum(1), self.holds[0][ordered].cumsum(1)

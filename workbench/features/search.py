@@ -97,7 +97,7 @@ def _by_prompt(features: "FeatureSet", model: TransformerBridge, prompt: str, by
     which, values, effects = codes.indices[active], codes.values[active], effects[active]
     if by == "quantile":
         marks = features.column("quantiles")[which].contiguous()
-        effects = torch.searchsorted(marks, values[:, None])[:, 0] / (marks.shape[1] - 1)
+        effects = (torch.searchsorted(marks, values[:, None])[:, 0] / (marks.shape[1] - 1)).clamp_max(1)
     score = torch.full((len(features),), -torch.inf)
     score = score.scatter_reduce(0, which, effects, "sum" if by == "loss" else "amax", include_self=by != "loss")
     answering = int(torch.isfinite(score).sum())
@@ -113,9 +113,7 @@ def _by_direction(features: "FeatureSet", direction: Tensor, n: int) -> pd.DataF
         raise ValueError("Directions are the dictionary's; give load_features(…, dictionary=…).")
     W_dec = features.dictionary.W_dec.detach().flatten(1)
     if direction.shape != W_dec.shape[1:] or not direction.any():
-        raise ValueError(
-            f"A direction has {W_dec.shape[1]} numbers, not all zero; got shape {tuple(direction.shape)}."
-        )
+        raise ValueError(f"A direction has {W_dec.shape[1]} numbers, not all zero; got shape {tuple(direction.shape)}.")
     best = F.cosine_similarity(W_dec, direction.to(W_dec)[None]).topk(min(n, len(W_dec)))
     return _found(features, best.indices, cosine=best.values.tolist())
 
