@@ -1,6 +1,6 @@
 """Ours or any other object as a dictionary."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from workbench.dictionaries import Codes
 
 
+@runtime_checkable
 class AnyDictionary(Protocol):
     """What can be described: ours, or any object that encodes and has directions."""
 
