@@ -16,6 +16,7 @@ ALLOWED = {
     "activations": {"language", "models"},
     "dictionaries": {"models"},
     "training": {"dictionaries"},
+    "features": {"models", "activations", "dictionaries"},
     "geometry": set(),
     "circuits": {"models", "dictionaries"},
     "steering": {"models"},

@@ -12,6 +12,7 @@ The map, in the order of the chain (a module imports only modules above it):
 ``activations``        tokens → labelled, shuffled batches of activations, in memory or on disk
 ``dictionaries``       sparse dictionaries, their codes, saving and splicing; pure torch
 ``training``           the one training loop; takes batches and knows no language model
+``features``           what each feature does: when it is active, beside what, to what effect
 ``geometry``           measures of clouds of activations, and toys in which their truth is known
 ``circuits``           hand-wired models whose circuits are known, to check methods against
 ``steering``           directions into edits, and the random control

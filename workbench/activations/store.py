@@ -143,6 +143,11 @@ class ActivationStore:
         """Whether the whole source was harvested."""
         return self._manifest.complete
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that its rows come from."""
+        return self._manifest.model
+
     def check(self, model: TransformerBridge) -> None:
         """Raise unless ``model`` is the one that these activations came from."""
         if fingerprint(model) != self._manifest.model:

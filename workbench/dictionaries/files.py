@@ -73,10 +73,21 @@ def explained(path: Path) -> Iterator[None]:
 
 def read(directory: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the manifest ``name.json`` of ``directory`` and the tensors it names."""
+    told, weights = manifest(directory, name)
+    if _digest(weights) != told["sha256"]:
+        raise ValueError(
+            f"'{weights}' is truncated, corrupt or swapped: it is not what '{name}.json' describes. "
+            "Copy both files again, or write them again."
+        )
+    return told, load_file(weights)
+
+
+def manifest(directory: Path, name: str) -> tuple[dict[str, Any], Path]:
+    """Return the manifest ``name.json`` of ``directory`` and the file of the tensors it names, which is not read."""
     path = directory / f"{name}.json"
     try:
-        manifest = json.loads(path.read_text())
-        version, weights, digest = manifest["format"], directory / manifest["tensors"], manifest["sha256"]
+        told = json.loads(path.read_text())
+        version, weights, _ = told["format"], directory / told["tensors"], told["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"'{path}' is not a manifest of workbench ({error!r}); copy it again, or begin anew in another directory."
@@ -85,12 +96,7 @@ def read(directory: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]
         raise ValueError(f"'{path}' has format {version!r}, this workbench reads {FORMAT}; update workbench.")
     if not weights.is_file():
         raise ValueError(f"'{path}' names '{weights.name}', which is not beside it; copy both files.")
-    if _digest(weights) != digest:
-        raise ValueError(
-            f"'{weights}' is truncated, corrupt or swapped: it is not what '{path.name}' describes. "
-            "Copy both files again, or write them again."
-        )
-    return manifest, load_file(weights)
+    return told, weights
 
 
 def _digest(path: Path) -> str:
