@@ -1,9 +1,9 @@
 """How complex features are: how late in a network they can be read off linearly (Fel et al. 2024, arXiv 2407.06076).
 
 A feature has values z on rows. What the activations x of an earlier layer say of it is the V-information
-I_V(x → z) = H_V(z) - H_V(z | x) (Xu et al. 2020, arXiv 2002.10689), what predictors of a class V gain by seeing x. Here V
-is the linear predictors with errors of one fixed variance, so that both entropies are mean squared errors but for
-constants, and their difference over H_V(z) is R² on rows that were not fitted. The complexity of a feature is
+I_V(x → z) = H_V(z) - H_V(z | x) (Xu et al. 2020, arXiv 2002.10689): what predictors of a class V gain by seeing x. Here
+V is the linear predictors with Gaussian errors of one fixed variance, so that the gain is one of mean squared error,
+and over the error of a constant it is R², taken on rows that were not fitted. The complexity of a feature is
 
     1 - the mean over the earlier layers of R², cut to 0..1:
 
@@ -73,14 +73,12 @@ def complexity(
     """
     fitted: dict[Site, _Moments] = {}
     held: dict[Site, _Moments] = {}
-    origins: dict[Site, tuple[Tensor, Tensor]] = {}
     n = 0
     for n, (acts, z) in enumerate(batches, 1):
         if n == 1:
-            # Moments about a point near the mean: about zero they would drown in it where it is large.
-            origins = {site: (_mean(x), _mean(z)) for site, x in acts.items()}
-            for parts in (fitted, held):
-                parts.update({site: _Moments(*origin) for site, origin in origins.items()})
+            for site, x in acts.items():
+                # About one of the rows: about zero, what varies would drown in the mean where that is large.
+                fitted[site], held[site] = (_Moments(x[0].double(), z[0].double()) for _ in range(2))
         if set(acts) != set(fitted) or any(len(x) != len(z) for x in acts.values()):
             raise ValueError(
                 f"Each batch holds activations at {', '.join(map(str, fitted))} and as many values of features; batch "
@@ -146,6 +144,12 @@ class _Moments:
         self.xx += x.T @ x
         self.xz += x.T @ z
 
+    @property
+    def varies(self) -> Tensor:
+        """Which features are not constant."""
+        square = self.zz / self.rows
+        return square - (self.z / self.rows) ** 2 > 1e-12 * square
+
     def about(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the means of x xᵀ, x z and z², with both counted from the points given."""
         mx, mz = self.x / self.rows, self.z / self.rows
@@ -164,20 +168,18 @@ def _explained(fitted: _Moments, held: _Moments) -> Tensor:
     ridges = RIDGES.to(size) * size.mean().clamp_min(1e-300)
     along = basis.T @ xz
     best = torch.full_like(zz, torch.inf)
-    ridge = torch.zeros_like(zz)
+    ridge = ridges[-1].expand_as(zz)
     for value in ridges:
         kept = 1 / (size + value)
         error = zz - (along.square() * (2 * kept - size * kept**2)[:, None]).sum(0)
         free = 1 - (1 + (size * kept).sum()) / fitted.rows  # the mean is fitted too
-        crossed = error / free**2 if free > 0 else torch.full_like(error, torch.inf)
+        if free < 0.01:  # as many dimensions as rows: nothing is left to judge by
+            continue
+        crossed = error / free**2
         ridge = torch.where(crossed < best, value, ridge)
         best = torch.minimum(crossed, best)
     weight = basis @ (along / (size[:, None] + ridge))
     xx, xz, null = held.about(*means)
     error = null - 2 * (weight * xz).sum(0) + (weight * (xx @ weight)).sum(0)
-    varies = (zz > 0) & (null > 0)
+    varies = fitted.varies & held.varies
     return torch.where(varies, 1 - error / torch.where(varies, null, 1), torch.nan).clamp(0, 1)
-
-
-def _mean(side: Tensor) -> Tensor:
-    return side.double().mean(0)

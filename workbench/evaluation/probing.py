@@ -123,8 +123,10 @@ def sparse_probe(
     if held_out is None:
         for rows in (np.flatnonzero(truth), np.flatnonzero(~truth)):
             held[rng.permutation(rows)[: len(rows) // 4]] = True
-    elif len(held_out) != len(truth):
-        raise ValueError(f"held_out marks some of the {len(truth)} rows of y, got {len(held_out)} marks.")
+    elif len(held_out) != len(truth) or held_out.dtype != torch.bool:
+        raise ValueError(
+            f"held_out says True or False of each of {len(truth)} rows, got {len(held_out)} of {held_out.dtype}."
+        )
     else:
         held = held_out.cpu().numpy()
     for name, part in (("training", ~held), ("held-out", held)):
@@ -160,8 +162,8 @@ def over_spans(
     sizes = spans[spans >= 0].bincount()
     if how not in ("max", "mean") or len(spans) != rows or not len(sizes) or not bool(sizes.all()):
         raise ValueError(
-            f'over_spans takes "max" or "mean" and a span for each of {rows} rows, numbered from 0 without gaps, -1 for '
-            f"none; got {how!r} and {len(spans)} numbers, {int((sizes == 0).sum())} of them below the largest not used."
+            f'over_spans takes "max" or "mean" and a span for each of {rows} rows, numbered from 0 without gaps, or -1; '
+            f"got {how!r} and {len(spans)} numbers, with {int((sizes == 0).sum())} gaps among {len(sizes)} spans."
         )
     inside = spans >= 0
     of = spans[inside]
@@ -189,12 +191,13 @@ def over_spans(
 
 def _matrix(x: Tensor | Codes) -> Any:
     """Return activations as an array, codes as a sparse one."""
+    shape = tuple(x.values.shape if isinstance(x, Codes) else x.shape)
+    if len(shape) != 2:
+        raise ValueError(f"sparse_probe takes activations [row, unit] or codes [row, k], got {shape}; flatten them.")
     if isinstance(x, Tensor):
         return x.detach().float().cpu().numpy()
     from scipy.sparse import csr_array
 
-    if x.values.ndim != 2:
-        raise ValueError(f"sparse_probe takes codes of shape [row, k], got {tuple(x.values.shape)}; flatten them.")
     rows, k = x.values.shape
     values, indices = (t.detach().cpu().numpy().ravel() for t in (x.values.float(), x.indices))
     matrix = csr_array((values, indices, np.arange(rows + 1) * k), shape=(rows, x.n_features))
