@@ -6,6 +6,7 @@ the same is done once more with labels dealt out anew. Axes: [row, unit] for act
 features of a dictionary; a row is a token, or a span of tokens.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -137,7 +138,7 @@ def sparse_probe(
     dealt = truth.copy()
     for part in (held, ~held):  # within each, so that both keep their share
         dealt[part] = rng.permutation(truth[part])
-    found, chance = (_fits(matrix, t, held, ks, ranking, prefilter, seed) for t in (truth, dealt))
+    found, chance = (_fits(matrix, t, held, ks, ranking, prefilter, seed % 2**32) for t in (truth, dealt))
     probes = {
         k: Probe(torch.from_numpy(units), torch.from_numpy(weight).float(), bias, scores, shuffled)
         for k, (units, weight, bias, scores), (*_, shuffled) in zip(ks, found, chance, strict=True)
@@ -200,8 +201,8 @@ def _matrix(x: Tensor | Codes) -> Any:
 
     rows, k = x.values.shape
     values, indices = (t.detach().cpu().numpy().ravel() for t in (x.values.float(), x.indices))
-    matrix = csr_array((values, indices, np.arange(rows + 1) * k), shape=(rows, x.n_features))
-    matrix.sum_duplicates()  # an empty slot may carry the index of an active feature
+    matrix = csr_array((values, indices, np.arange(rows + 1) * k), shape=(rows, x.n_features), copy=True)
+    matrix.sum_duplicates()  # an empty slot may carry the index of an active feature; in place, hence the copy
     return matrix
 
 
@@ -285,7 +286,8 @@ def _chosen(x: np.ndarray, y: np.ndarray, ks: list[int], ranking: Ranking, seed:
 def _f_statistic(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.feature_selection import f_classif
 
-    with np.errstate(divide="ignore", invalid="ignore"):  # of constant units
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        warnings.simplefilter("ignore", UserWarning)  # of constant units, which have NaN and come last
         return np.nan_to_num(f_classif(x, y)[0], posinf=np.finfo(np.float64).max)
 
 
