@@ -5,7 +5,6 @@ import itertools
 import secrets
 from functools import cache
 from math import log2
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from sklearn import metrics
 from torch import Generator
 
-import workbench
 from workbench.activations import ActivationStore
 from workbench.dictionaries import Codes, load_dictionary
 from workbench.evaluation import over_spans, probing, sparse_probe
@@ -55,7 +53,7 @@ def planted(seed: int, *, rows: int = 400, features: int = 30, k: int = 5):
     # An empty slot may carry the index of a feature that is active.
     indices[:, 0] = torch.where(values[:, 0] == 0, indices[:, 1], indices[:, 0])
     codes = Codes(values, indices, features)
-    return codes, (codes.dense()[:, 3] > 0) ^ (torch.rand(rows, generator=generator) < 0.1)
+    return codes, (codes.dense()[:, 3] > 0) ^ (torch.rand(rows, generator=generator) < 0.02)
 
 
 # --- what is planted is found --------------------------------------------------------------------------------
@@ -91,11 +89,10 @@ def tiny():
     read, resid = Site(LAYER, "mlp_in"), Site(LAYER)
     rows = ActivationStore.collect(model, documents, [read, resid]).rows(slice(None))
     mlp = model.original_model.gpt_neox.layers[LAYER].mlp
-    place = Path(workbench.__file__).parent / "pretrained" / "tiny" / "dictionaries"
     with torch.no_grad():
         hidden = mlp.act(mlp.dense_h_to_4h(rows.acts[read]))
-        transcoder = load_dictionary(place / f"{LAYER}.transcoder").encode(rows.acts[read])
-        latents = load_dictionary(place / f"{LAYER}.resid_post").encode(rows.acts[resid])
+        transcoder = load_dictionary(f"tiny/{LAYER}.transcoder").encode(rows.acts[read])
+        latents = load_dictionary(f"tiny/{LAYER}.resid_post").encode(rows.acts[resid])
     held_out = (torch.rand(len(documents)) < 0.25)[rows.doc]
     return rows, held_out, hidden, transcoder, rows.acts[resid], latents
 
@@ -115,27 +112,31 @@ def test_features_planted_in_the_tiny_model_are_told_apart_by_how_many_neurons_t
     assert eight >= 0.95
 
 
-LABELS = {
-    "family": ("stories", "code", "greater_than", "machine"),
-    "category": ("noun", "name", "number"),
-    "number": ("plural",),
-    "depth": ("2",),
-}
+LABELS = (
+    ("family", "stories"),
+    ("family", "code"),
+    ("family", "machine"),
+    ("category", "noun"),
+    ("category", "name"),
+    ("category", "number"),
+    ("number", "plural"),
+    ("depth", "2"),
+)
 
 
 def test_latents_need_fewer_units_than_neurons_for_the_same_f1():
     rows, held_out, hidden, transcoder, axes, latents = tiny()
     ks = (1, 2, 4, 8, 16, 32)
     needed: list[list[float]] = []
-    for label, values in LABELS.items():
-        for value in values:
-            y = rows.labels[label] == rows.names[label].index(value)
+    for label, value in LABELS:
+        y = rows.labels[label] == rows.names[label].index(value)
+        needed.append([])
+        for few, many in ((transcoder, hidden), (latents, axes)):
+            # By the F-statistic, since neurons differ in scale.
             options = {"held_out": held_out, "ranking": "f_statistic"}
-            needed.append([])
-            for few, many in ((transcoder, hidden), (latents, axes)):
-                target = f1(many, y, (16,), **options)[0]
-                reached = [k for k, score in zip(ks, f1(few, y, ks, **options), strict=True) if score >= target]
-                needed[-1].append(log2(min([*reached, 64])))
+            target = f1(many, y, (16,), **options)[0]
+            reached = [k for k, score in zip(ks, f1(few, y, ks, **options), strict=True) if score >= target]
+            needed[-1].append(log2(min([*reached, 64])))
     of_mlp, of_stream = 2 ** np.mean(needed, axis=0)
     assert of_mlp < 16
     assert of_stream < 16
@@ -285,7 +286,7 @@ def test_codes_are_probed_as_what_they_stand_for(ranking, seed):
     for k in (1, 3):
         assert sparse.by_k[k].units.tolist() == dense.by_k[k].units.tolist()
         assert sparse.by_k[k].weight == pytest.approx(dense.by_k[k].weight, rel=1e-3, abs=1e-5)
-    assert sparse.to_frame().iloc[:, 1:] == pytest.approx(dense.to_frame().iloc[:, 1:], abs=1e-6)
+    assert np.allclose(*(table.to_frame().drop(columns="ranking") for table in (sparse, dense)), atol=1e-6)
 
 
 def test_a_million_features_are_never_made_dense():

@@ -73,24 +73,31 @@ def complexity(
     """
     fitted: dict[Site, _Moments] = {}
     held: dict[Site, _Moments] = {}
+    origin, origins = torch.zeros(()), {}
     n = 0
     for n, (acts, z) in enumerate(batches, 1):
+        z = z.double()
         if n == 1:
-            for site, x in acts.items():
-                # About one of the rows: about zero, what varies would drown in the mean where that is large.
-                fitted[site], held[site] = (_Moments(x[0].double(), z[0].double()) for _ in range(2))
+            # One of the rows: about zero, what varies would drown in the mean where that is large.
+            origin, origins = z[0], {site: x[0].to(z) for site, x in acts.items()}
+            for parts in (fitted, held):
+                parts.update({site: _Moments(start, origin) for site, start in origins.items()})
         if set(acts) != set(fitted) or any(len(x) != len(z) for x in acts.values()):
             raise ValueError(
                 f"Each batch holds activations at {', '.join(map(str, fitted))} and as many values of features; batch "
                 f"{n} has {', '.join(f'{len(x)} at {site}' for site, x in acts.items()) or 'none'} and {len(z)} values."
             )
+        z = z - origin
         for site, x in acts.items():
-            (held if n % HELD_OUT == 0 else fitted)[site].add(x, z)
+            (held if n % HELD_OUT == 0 else fitted)[site].add(x.to(z) - origins[site], z)
     if n < HELD_OUT or not fitted:
         raise ValueError(
             f"complexity holds out one batch of {HELD_OUT}, so it needs {HELD_OUT} or more, of one layer or more; got "
             f"{n} of {len(fitted)} layers. Give smaller batches."
         )
+    for site in fitted:
+        if not (fitted[site].finite and held[site].finite):
+            raise ValueError(f"Activations at {site}, or values of features, are not finite on every row; drop those.")
     sites = tuple(sorted(fitted))
     return Complexity(sites, torch.stack([_explained(fitted[site], held[site]) for site in sites]).float().cpu())
 
@@ -118,7 +125,7 @@ def feature_batches(
             f"The features are read at {', '.join(map(str, read))} and the store has no site before it, only "
             f"{', '.join(map(str, store.sites))}; collect earlier ones."
         )
-    wanted = list(dict.fromkeys([*sites, *read])) if read else None
+    wanted = list(dict.fromkeys([*sites, *(read or store.sites)]))
     for start in range(0, len(store), size):
         rows = store.rows(slice(start, start + size), wanted)
         z = features.encode(features.pair(rows.acts)[0]).dense() if isinstance(features, Dictionary) else features(rows)
@@ -126,23 +133,25 @@ def feature_batches(
 
 
 class _Moments:
-    """Sums over rows of x, z and their products, about an origin."""
+    """Sums over rows of x, z and their products, both counted from an origin of which this knows only the shape."""
 
-    def __init__(self, x_origin: Tensor, z_origin: Tensor) -> None:
-        self.origins = x_origin, z_origin
+    def __init__(self, x: Tensor, z: Tensor) -> None:
         self.rows = 0
-        d, features = len(x_origin), len(z_origin)
-        self.x, self.z, self.zz = x_origin.new_zeros(d), z_origin.new_zeros(features), z_origin.new_zeros(features)
-        self.xx, self.xz = x_origin.new_zeros(d, d), x_origin.new_zeros(d, features)
+        self.x, self.z, self.zz = torch.zeros_like(x), torch.zeros_like(z), torch.zeros_like(z)
+        self.xx, self.xz = x.new_zeros(len(x), len(x)), x.new_zeros(len(x), len(z))
 
     def add(self, x: Tensor, z: Tensor) -> None:
-        x, z = (side.to(origin) - origin for side, origin in zip((x, z), self.origins, strict=True))
         self.rows += len(x)
         self.x += x.sum(0)
         self.z += z.sum(0)
         self.zz += z.square().sum(0)
         self.xx += x.T @ x
         self.xz += x.T @ z
+
+    @property
+    def finite(self) -> bool:
+        """Whether everything was that has been added."""
+        return all(bool(part.isfinite().all()) for part in (self.xx, self.xz, self.zz))
 
     @property
     def varies(self) -> Tensor:

@@ -163,7 +163,7 @@ def over_spans(
     sizes = spans[spans >= 0].bincount()
     if how not in ("max", "mean") or len(spans) != rows or not len(sizes) or not bool(sizes.all()):
         raise ValueError(
-            f'over_spans takes "max" or "mean" and a span for each of {rows} rows, numbered from 0 without gaps, or -1; '
+            f'over_spans takes "max" or "mean" and a span for each of {rows} rows, counted from 0 without gaps, or -1; '
             f"got {how!r} and {len(spans)} numbers, with {int((sizes == 0).sum())} gaps among {len(sizes)} spans."
         )
     inside = spans >= 0
@@ -264,11 +264,11 @@ def _scores(y: np.ndarray, margin: np.ndarray) -> Scores:
     from sklearn import metrics
 
     told = margin >= 0
-    precision, recall, f1, _ = metrics.precision_recall_fscore_support(y, told, average="binary", zero_division=0.0)
+    hits = float((told & y).sum())
     return Scores(
-        f1=float(f1),
-        precision=float(precision),
-        recall=float(recall),
+        f1=2 * hits / float(told.sum() + y.sum()),
+        precision=hits / max(float(told.sum()), 1.0),
+        recall=hits / float(y.sum()),
         pr_auc=float(metrics.average_precision_score(y, margin)),
         auroc=float(metrics.roc_auc_score(y, margin)),
         mcc=float(metrics.matthews_corrcoef(y, told)),
@@ -307,7 +307,7 @@ def _l1_logistic(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
 def _svm(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.svm import LinearSVC
 
-    return abs(LinearSVC(dual=False, class_weight="balanced").fit(x, y).coef_[0])
+    return abs(LinearSVC(class_weight="balanced", random_state=seed).fit(x, y).coef_[0])
 
 
 # Ranking → how much each column tells.
