@@ -5,6 +5,7 @@ import itertools
 import secrets
 from functools import cache
 from math import log2
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def tiny():
     documents = Language(0).documents(400, split="all", seed=secrets.randbelow(2**30))
     read, resid = Site(LAYER, "mlp_in"), Site(LAYER)
     rows = ActivationStore.collect(model, documents, [read, resid]).rows(slice(None))
-    mlp = model.original_model.gpt_neox.layers[LAYER].mlp
+    mlp: Any = model.original_model.get_submodule(f"gpt_neox.layers.{LAYER}.mlp")
     with torch.no_grad():
         hidden = mlp.act(mlp.dense_h_to_4h(rows.acts[read]))
         transcoder = load_dictionary(f"tiny/{LAYER}.transcoder").encode(rows.acts[read])
@@ -347,6 +348,7 @@ def test_examples_are_true():
 # --- bad input -----------------------------------------------------------------------------------------------
 
 X, Y = torch.randn(40, 6, generator=Generator().manual_seed(0)), torch.arange(40) % 2 == 0
+UNKNOWN: Any = "best"
 
 
 @pytest.mark.parametrize(
@@ -356,14 +358,17 @@ X, Y = torch.randn(40, 6, generator=Generator().manual_seed(0)), torch.arange(40
         (lambda: sparse_probe(X, Y.long()), r"got 40 labels of torch\.int64; make them by a comparison"),
         (lambda: sparse_probe(X, Y, ks=[7]), r"lies in 1\.\.6 \(units\), and there is at least one; got \(7,\)"),
         (lambda: sparse_probe(X, Y, ks=[]), r"at least one; got \(\)"),
-        (lambda: sparse_probe(X, Y, ks=[1], ranking="best"), r"'best' is not a ranking; there are mean_difference, f_"),
+        (
+            lambda: sparse_probe(X, Y, ks=[1], ranking=UNKNOWN),
+            r"'best' is not a ranking; there are mean_difference, f_",
+        ),
         (lambda: sparse_probe(X[None], Y, ks=[1]), r"\[row, unit\] or codes \[row, k\], got \(1, 40, 6\); flatten"),
         (lambda: sparse_probe(X, Y & False, ks=[1]), r"training rows need two with the label and two without, got 0"),
         (lambda: sparse_probe(X, Y, ks=[1], held_out=Y), r"training rows need two with the label .* got 0 and 20"),
         (lambda: sparse_probe(X, Y, ks=[1], held_out=~Y[:8]), r"of each of 40 rows, got 8 of torch\.bool"),
         (lambda: sparse_probe(X, Y, ks=[1], held_out=Y.long()), r"got 40 of torch\.int64"),
         (lambda: sparse_probe(X * torch.nan, Y, ks=[1]), r"6 of 6 units are not finite"),
-        (lambda: over_spans(X, torch.arange(40), "sum"), r'takes "max" or "mean" .* got \'sum\''),
+        (lambda: over_spans(X, torch.arange(40), UNKNOWN), r'takes "max" or "mean" .* got \'best\''),
         (lambda: over_spans(X, torch.arange(30)), r"a span for each of 40 rows, .* and 30 numbers"),
         (lambda: over_spans(X, 2 * torch.arange(40)), r"with 39 gaps among 79 spans"),
         (lambda: over_spans(X, torch.full((40,), -1)), r"0 gaps among 0 spans"),

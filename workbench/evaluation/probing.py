@@ -9,7 +9,7 @@ features of a dictionary; a row is a token, or a span of tokens.
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,7 @@ class Probe:
     """A linear read-out of few units: ``x[:, units] @ weight + bias >= 0`` tells the label."""
 
     units: Int[Tensor, " k"]
-    """Which units, the highest in the ranking first."""
+    """Which units, the first of the ranking first; of ``"exchange"`` in no order."""
 
     weight: Float[Tensor, " k"]
     """Of each unit, per unit of its activation."""
@@ -146,6 +146,12 @@ def sparse_probe(
     return SparseProbe(ranking, probes)
 
 
+@overload
+def over_spans(
+    x: Float[Tensor, "row unit"], spans: Int[Tensor, " row"], how: Literal["max", "mean"] = "max"
+) -> Float[Tensor, "span unit"]: ...
+@overload
+def over_spans(x: Codes, spans: Int[Tensor, " row"], how: Literal["max", "mean"] = "max") -> Codes: ...
 def over_spans(
     x: Float[Tensor, "row unit"] | Codes, spans: Int[Tensor, " row"], how: Literal["max", "mean"] = "max"
 ) -> Float[Tensor, "span unit"] | Codes:
