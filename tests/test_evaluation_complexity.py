@@ -36,19 +36,19 @@ def texts(seed: int, docs: int = 400, length: int = 16) -> dict[str, Tensor]:
     Current-token identity; bigrams; the sum of all numbers so far modulo 7; how deep in brackets.
     """
     generator = Generator().manual_seed(seed)
-    words = torch.randint(9, (docs, length), generator=generator)  # 0 to 6 are numbers, 7 opens and 8 closes
+    words = torch.randint(11, (docs, length), generator=generator)  # 7 numbers, two that open and two that close
     sums = (words * (words < 7)).cumsum(1) % 7
     depth, now = [], torch.zeros(docs, dtype=torch.long)
     for word in words.T:
-        now = (now + (word == 7).long() - (word == 8).long()).clamp(0, 4)
+        now = (now + ((word == 7) | (word == 8)).long() - (word > 8).long()).clamp(0, 3)
         depth.append(now)
     before = F.pad(words[:, :-1], (1, 0), value=0)
-    chosen = torch.randperm(81, generator=generator)[:12]
+    chosen = torch.randperm(121, generator=generator)[:12]
     one_hot = {
-        "token": F.one_hot(words, 9),
-        "bigram": F.one_hot(before * 9 + words, 81)[..., chosen],
+        "token": F.one_hot(words, 11),
+        "bigram": F.one_hot(before * 11 + words, 121)[..., chosen],
         "sum": F.one_hot(sums, 7),
-        "depth": F.one_hot(torch.stack(depth, 1), 5),
+        "depth": F.one_hot(torch.stack(depth, 1), 4),
     }
     return {name: values.flatten(0, 1).float() for name, values in one_hot.items()}
 
@@ -203,8 +203,13 @@ X, Z = torch.zeros(4, 3), torch.zeros(4, 2)
             r"needs 4 or more, of one layer or more; got 3 of 1 layers\. Giv",
         ),
         (lambda: complexity([({}, Z)] * 4), r"got 4 of 0 layers"),
-        (lambda: complexity([({Site(0): X}, Z[:3])]), r"batch 1 has 4 at 0\.resid_post and 3 values"),
-        (lambda: complexity([({Site(0): X}, Z), ({Site(1): X}, Z)]), r"at 0\.resid_post .* batch 2 has 4 at 1\.resid"),
+        (lambda: complexity([({Site(0): X}, Z[:3])]), r"batch 1 has 4 rows at 0\.resid_post and values \(3, 2\)"),
+        (lambda: complexity([({Site(0): X}, Z[:, 0])]), r"values \[row, feature\].* and values \(4,\)"),
+        (lambda: complexity([({Site(0): X[:0]}, Z[:0])]), r"of one row or more; batch 1 has 0 rows at 0"),
+        (
+            lambda: complexity([({Site(0): X}, Z), ({Site(1): X}, Z)]),
+            r"batch 2 has 4 rows at 1\.resid_post.* 1 was of 0\.",
+        ),
         (
             lambda: next(feature_batches(store(), TopK(128, 9, k=2, sites_in=Site(0, "resid_pre")))),
             r"read at 0\.resid_pre and the store has no site before it, only 0\.resid_pre, 0\.resid_post",

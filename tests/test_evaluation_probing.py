@@ -71,12 +71,14 @@ def test_the_eight_units_that_a_label_shifts_are_found(ranking):
 
 def test_one_neuron_tells_its_feature_and_eight_tell_a_superposed_one():
     scores = []
-    for seed in (secrets.randbelow(2**40) for _ in range(6)):
+    for seed in (secrets.randbelow(2**40) for _ in range(12)):
         world = World(seed=seed)
         rows = world.rows(6000, seed=seed)
         for name in ("neuron", "superposed"):
             scores += f1(rows.acts, rows.codes[:, world.groups[name].start] != 0, (1, 8))
-    neuron, _, single, eight = np.reshape(scores, (6, 4)).mean(0)
+    # Over 40 worlds the scores had the means .998, .999, .652, .987 and the deviations .003, .002, .074, .010, so that
+    # the mean of twelve lies four of its deviations or more within each bound.
+    neuron, _, single, eight = np.reshape(scores, (12, 4)).mean(0)
     assert neuron >= 0.95
     assert single < 0.75
     assert eight >= 0.95

@@ -76,17 +76,19 @@ def complexity(
     origin, origins = torch.zeros(()), {}
     n = 0
     for n, (acts, z) in enumerate(batches, 1):
+        alike = z.ndim == 2 and len(z) > 0 and all(len(x) == len(z) for x in acts.values())
+        if not alike or (n > 1 and acts.keys() != fitted.keys()):
+            raise ValueError(
+                "Each batch holds activations at the same layers and values [row, feature], of one row or more; batch "
+                f"{n} has {', '.join(f'{len(x)} rows at {site}' for site, x in acts.items()) or 'no activations'} and "
+                f"values {tuple(z.shape)}, batch 1 was of {', '.join(map(str, fitted or acts))}."
+            )
         z = z.double()
         if n == 1:
             # One of the rows: about zero, what varies would drown in the mean where that is large.
             origin, origins = z[0], {site: x[0].to(z) for site, x in acts.items()}
             for parts in (fitted, held):
                 parts.update({site: _Moments(start, origin) for site, start in origins.items()})
-        if set(acts) != set(fitted) or any(len(x) != len(z) for x in acts.values()):
-            raise ValueError(
-                f"Each batch holds activations at {', '.join(map(str, fitted))} and as many values of features; batch "
-                f"{n} has {', '.join(f'{len(x)} at {site}' for site, x in acts.items()) or 'none'} and {len(z)} values."
-            )
         z = z - origin
         for site, x in acts.items():
             (held if n % HELD_OUT == 0 else fitted)[site].add(x.to(z) - origins[site], z)
