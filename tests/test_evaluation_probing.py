@@ -127,7 +127,7 @@ LABELS = (
 
 
 def test_latents_need_fewer_units_than_neurons_for_the_same_f1():
-    """Neurons of the MLP beside the transcoder's latents, axes of the residual stream beside those of its dictionary."""
+    """Neurons of the MLP beside latents of its transcoder, axes of the stream beside latents of its dictionary."""
     rows, held_out, hidden, transcoder, axes, latents = tiny()
     scores = []
     for label, value in LABELS:
@@ -264,7 +264,7 @@ def test_exchange_is_optimal_on_most_small_problems():
 def test_units_that_never_change_and_copies_are_no_trouble(ranking, seed):
     x, y, true = shifted(seed, rows=2000, units=6, support=1, shift=5.0)
     best = true.pop()
-    x = torch.cat([x, x[:, [best]], torch.ones(600, 1), torch.zeros(600, 1)], dim=1)
+    x = torch.cat([x, x[:, [best]], torch.ones(len(y), 1), torch.zeros(len(y), 1)], dim=1)
     probe = sparse_probe(x, y, ks=(1, 9), ranking=ranking)
     assert probe.by_k[1].units.tolist()[0] in (best, 6)
     assert all(np.isfinite(list(vars(p.scores).values())).all() for p in probe.by_k.values())
