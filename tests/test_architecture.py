@@ -19,6 +19,7 @@ ALLOWED = {
     "features": {"models", "activations", "dictionaries"},
     "geometry": set(),
     "circuits": {"models", "dictionaries"},
+    "evaluation": {"models", "activations", "dictionaries"},
     "steering": {"models"},
     "exercises": set(),
     "plots": set(),

@@ -15,6 +15,7 @@ The map, in the order of the chain (a module imports only modules above it):
 ``features``           what each feature does: when it is active, beside what, to what effect
 ``geometry``           measures of clouds of activations, and toys in which their truth is known
 ``circuits``           hand-wired models whose circuits are known, to check methods against
+``evaluation``         whether features are what they are taken for: probes, complexity, controls
 ``steering``           directions into edits, and the random control
 ``exercises``          checkers and hints of the notebooks
 ``plots``              result → matplotlib figure with an alt-text line
