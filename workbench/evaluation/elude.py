@@ -120,7 +120,7 @@ def _few(a: Tensor, y: Tensor) -> Tensor:
     weights = a.new_zeros(a.shape[1], y.shape[1])
     if varied.any():
         unit = (a[:, varied] / scale[varied]).numpy()
-        found = MultiTaskLassoCV(fit_intercept=False, cv=5, alphas=30, max_iter=5000).fit(unit, y.numpy())
+        found = MultiTaskLassoCV(fit_intercept=False, cv=5, max_iter=5000).fit(unit, y.numpy())
         chosen = varied.nonzero()[:, 0][torch.from_numpy(found.coef_).any(0)]
         weights[chosen] = torch.linalg.lstsq(a[:, chosen], y, driver="gelsd").solution
     return weights
@@ -136,6 +136,6 @@ def _low_rank(x: Tensor, y: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     full = torch.from_numpy(ridge.coef_).reshape(y.shape[1], x.shape[1]).T
     # With the penalty as rows more, ridge regression is least squares, whose best fit of a rank is the projection
     # of the full fit on its leading directions.
-    gram = full.T @ (x.T @ (x @ full)) + float(ridge.alpha_) * full.T @ full
+    gram = full.T @ (x.T @ (x @ full)) + torch.as_tensor(ridge.alpha_) * full.T @ full
     writes = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :rank]
     return full @ writes, writes.T
