@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 
 from workbench.evaluation.intervals import Interval, rate
 from workbench.evaluation.rows import judges
+from workbench.evaluation.search import forward
 
 FOLDS = 3
 PENALTIES = [1e-3, 1e-2, 1e-1, 1.0]
@@ -114,9 +115,10 @@ def concise(
     generator = Generator().manual_seed(seed)
     x = _units(scores.double(), judging)
     targets = F.one_hot(y).double()
+    targets = targets - targets[~judging].mean(0)
 
     def search(pool: Tensor) -> Tensor:
-        return _greedy(pool[~judging], targets[~judging], numbers[-1])
+        return forward(pool[~judging], targets[~judging], numbers[-1])
 
     def hits(pool: Tensor, order: Tensor) -> list[Tensor]:
         return [_hits(pool[:, order[:number]], y, judging) for number in numbers]
@@ -131,7 +133,7 @@ def concise(
         return _units(words[:, drawn].double(), judging)
 
     order = search(x)
-    dealt = [torch.randperm(x.shape[1], generator=generator)[order] for _ in range(draws)]
+    dealt = [torch.randperm(x.shape[1], generator=generator)[: len(order)] for _ in range(draws)]
     pools = [random_words() for _ in range(draws)]
     return Concise(
         chosen=tuple(names[int(i)] for i in order),
@@ -168,26 +170,9 @@ def _units(pool: Tensor, judging: Tensor) -> Tensor:
     """Return scores of mean 0 and variance 1 on the rows fitted; 0 where they do not vary there."""
     fitted = pool[~judging]
     spread = fitted.std(0, correction=0)
-    return torch.where(spread > 0, (pool - fitted.mean(0)) / spread.clamp_min(1e-300), 0.0)
-
-
-def _greedy(pool: Tensor, targets: Tensor, number: int) -> Tensor:
-    """Return so many columns, each the best beside those before it (orthogonal least squares, Chen et al. 1989)."""
-    left, wanted = pool.clone(), targets - targets.mean(0)
-    order: list[int] = []
-    for _ in range(number):
-        norm = left.square().sum(0)
-        # What lies in the span of those chosen is left as rounding errors, which explain nothing.
-        fresh = norm > 1e-9 * len(pool)
-        gain = torch.where(fresh, (left.T @ wanted).square().sum(1) / norm.clamp_min(1e-300), 0.0)
-        gain[order] = -1
-        best = int(gain.argmax())
-        order.append(best)
-        if fresh[best]:
-            axis = left[:, best] / norm[best].sqrt()
-            left = left - axis[:, None] * (axis @ left)
-            wanted = wanted - axis[:, None] * (axis @ wanted)
-    return torch.tensor(order)
+    # A constant may differ from its mean in the last digits.
+    varies = spread > 1e-10 * fitted.abs().amax(0)
+    return torch.where(varies, (pool - fitted.mean(0)) / spread.clamp_min(1e-300), 0.0)
 
 
 def _hits(pool: Tensor, y: Tensor, judging: Tensor, *, penalised: bool = False) -> Tensor:

@@ -2,9 +2,8 @@
 
 ELUDE (Ramaswamy et al. 2022, arXiv 2206.07690), in two steps; all shares are of rows that neither step has seen.
 
-1. A linear model from few attributes to the outputs: the group lasso chooses them by cross-validation, and least
-   squares on the chosen alone gives the weights, since those of the lasso are too small and would leave a part of
-   every attribute in the remainder (Meinshausen 2007).
+1. A linear model from few attributes to the outputs. They are chosen one after another, as many as cross-validation
+   asks for (ours): the lasso would shrink their weights, and leave a part of every attribute in the remainder.
 2. A linear model from activations to what is left, of a rank as low as one likes: ridge regression, then the
    directions of output in which its fit varies most (reduced-rank ridge regression, Mukherjee and Zhu 2011). Each
    is an unlabelled feature: a direction to read the activations with, and one to write to the outputs.
@@ -21,6 +20,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.evaluation.rows import judges
+from workbench.evaluation.search import forward
+
+FOLDS = 10
+"""Stretches of rows in the choice of attributes."""
 
 
 @dataclass(frozen=True)
@@ -106,24 +109,56 @@ def elude(
 
 
 def _centred(table: Tensor, judging: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows to fit and those that judge, less the mean of the former."""
-    mean = table[~judging].mean(0)
-    return table[~judging] - mean, table[judging] - mean
+    """Return the rows to fit and those that judge, less the mean of the former; 0 where the former are all alike."""
+    fitted = table[~judging]
+    offsets = table - fitted.mean(0)
+    # A constant less its mean may leave its last digits, which least squares would blow up.
+    alike = offsets[~judging].square().sum(0) <= 1e-20 * fitted.square().sum(0)
+    offsets[:, alike] = 0
+    return offsets[~judging], offsets[judging]
 
 
 def _few(a: Tensor, y: Tensor) -> Tensor:
-    """Return weights [attribute, d_out] from the attributes that the group lasso chooses."""
-    from sklearn.linear_model import MultiTaskLassoCV
-
-    scale = a.square().mean(0).sqrt()
-    varied = scale > 0
+    """Return weights [attribute, d_out] that are 0 for all but the attributes chosen."""
     weights = a.new_zeros(a.shape[1], y.shape[1])
-    if varied.any():
-        unit = (a[:, varied] / scale[varied]).numpy()
-        found = MultiTaskLassoCV(fit_intercept=False, cv=5, max_iter=5000).fit(unit, y.numpy())
-        chosen = varied.nonzero()[:, 0][torch.from_numpy(found.coef_).any(0)]
-        weights[chosen] = torch.linalg.lstsq(a[:, chosen], y, driver="gelsd").solution
+    varied = a.square().sum(0).nonzero()[:, 0]
+    if not len(varied):
+        return weights
+    order, r, share = _path(a[:, varied], y)
+    # Neighbours may be of one document, so that each fold is a stretch of rows.
+    errors = []
+    for judging in torch.arange(len(a)).tensor_split(FOLDS):
+        fitted = torch.ones(len(a), dtype=torch.bool).index_fill_(0, judging, False)
+        (u, u_new), (v, v_new) = (_centred(table, ~fitted) for table in (a[:, varied], y))
+        errors.append(_errors(u_new, v_new, *_path(u, v)))
+    # The fewest that are as good as the best, but for the standard error of the difference between folds.
+    paths = torch.stack([path[: min(map(len, errors))] for path in errors])
+    worse = paths - paths[:, paths.mean(0).argmin()][:, None]
+    few = int((worse.mean(0) <= worse.std(0) / FOLDS**0.5).int().argmax())
+    few = min(few, len(order))
+    chosen = varied[order[:few]]
+    weights[chosen] = torch.linalg.solve_triangular(r[:few, :few], share[:few], upper=True)
     return weights
+
+
+def _path(a: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return attributes from the best on, and R and Q'y of their QR decomposition: least squares of every prefix."""
+    # Attributes and outputs in a basis of the attributes: all products are the same, and rows are few.
+    q, r = torch.linalg.qr(a)
+    order = forward(r, q.T @ y, a.shape[1])
+    order = order[a[:, order].any(0)]
+    q, r = torch.linalg.qr(a[:, order])
+    return order, r, q.T @ y
+
+
+def _errors(a: Tensor, y: Tensor, order: Tensor, r: Tensor, share: Tensor) -> Tensor:
+    """Return the mean squared error on new rows of none, the first, the first two … of the attributes."""
+    axes = torch.linalg.solve_triangular(r, a[:, order], upper=True, left=False)
+    left, errors = y, [y.square().mean()]
+    for axis, by in zip(axes.T, share, strict=True):
+        left = left - axis[:, None] * by
+        errors.append(left.square().mean())
+    return torch.stack(errors)
 
 
 def _low_rank(x: Tensor, y: Tensor, rank: int) -> tuple[Tensor, Tensor]:
