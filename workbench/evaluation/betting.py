@@ -104,13 +104,14 @@ def bet_conditionally(
         alpha: The chance of a false alarm.
     """
     _check(outputs, scores, alpha, least=2)
-    drawn = torch.stack([sampler(scores, i) for i in range(scores.shape[1])], dim=-1)
-    if drawn.shape != scores.shape or not bool(drawn.isfinite().all()):
-        raise ValueError(
-            f"The sampler gives one finite score [{len(scores)}] for each row; got, for all {scores.shape[1]} "
-            f"concepts, {tuple(drawn.shape[:-1])}{'' if drawn.isfinite().all() else ' with NaN or infinity'}."
-        )
-    y, z, z_drawn = outputs.double(), scores.double(), drawn.double()
+    draws = [sampler(scores, i) for i in range(scores.shape[1])]
+    for i, draw in enumerate(draws):
+        if draw.shape != scores[:, i].shape or not bool(draw.isfinite().all()):
+            raise ValueError(
+                f"The sampler gives one finite score for each row, [{len(scores)}]; for concept {i} it gave "
+                f"{list(draw.shape)}{'' if draw.isfinite().all() else ' with NaN or infinity'}."
+            )
+    y, z, z_drawn = outputs.double(), scores.double(), torch.stack(draws, dim=1).double()
 
     def witnesses() -> Iterator[Tensor]:
         for now in range(len(y)):

@@ -77,7 +77,7 @@ def elude(
         attributes: Labels as numbers: 0 and 1, or how much there is of each.
         acts: Activations of the model; or whatever the unlabelled features should be read from.
         outputs: Of the model, on the same rows. Logits have a common part that means nothing: take its mean off.
-        rank: The most unlabelled features to add.
+        rank: The most unlabelled features to add; activations or outputs that are narrower have fewer.
         held_out: Rows that judge; a random quarter by default.
         seed: Of that quarter.
     """
@@ -87,9 +87,9 @@ def elude(
         raise ValueError(f"elude takes attributes, activations and outputs of the same rows; got {told}.")
     if wrong := [name for name, table in tables.items() if not bool(table.isfinite().all())]:
         raise ValueError(f"elude takes finite numbers, but there is NaN or infinity among the {' and '.join(wrong)}.")
-    most = min(acts.shape[1], outputs.shape[1])
-    if not 0 <= rank <= most:
-        raise ValueError(f"rank lies in 0..{most}, the smaller width of activations and outputs; got {rank}.")
+    if rank < 0:
+        raise ValueError(f"rank, the most unlabelled features to add, is 0 or more; got {rank}.")
+    rank = min(rank, acts.shape[1], outputs.shape[1])
     judging = judges(len(acts), held_out, seed)
     kind = outputs.dtype
     # Everything about the means of the rows that are fitted.

@@ -30,6 +30,7 @@ def rate(hits: Bool[Tensor, "draw row"], *, level: float = 0.95) -> Interval:
         hits: Whether each row was got right, in each repetition of what is left to chance. Rows are independent.
         level: The share of intervals that should hold the true rate.
 
+    >>> import torch
     >>> rate(torch.tensor([[True, True, False, True]]))
     Interval(value=0.75, low=0.3006418..., high=0.9544127...)
     """
