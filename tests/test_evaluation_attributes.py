@@ -27,7 +27,7 @@ def latents(seed: int, rows: int = 4000) -> tuple[Tensor, Tensor, list[str]]:
     draw = generator(seed)
     classes = torch.randint(CLASSES, (rows,), generator=draw)
     tells = torch.full((CLASSES, CLASSES), 0.02).fill_diagonal_(0.8).repeat_interleave(PER_CLASS, 1)
-    leans = 0.1 + 0.3 * torch.rand(CLASSES, WEAK, generator=draw)
+    leans = 0.15 + 0.1 * torch.rand(CLASSES, WEAK, generator=draw)
     fires = torch.rand(rows, CLASSES * PER_CLASS + WEAK, generator=draw) < torch.cat([tells, leans], dim=1)[classes]
     scores = fires * (1 + 0.2 * torch.randn(fires.shape, generator=draw)).abs()
     names = [f"tells {i // PER_CLASS}.{i % PER_CLASS}" for i in range(CLASSES * PER_CLASS)]
@@ -36,7 +36,7 @@ def latents(seed: int, rows: int = 4000) -> tuple[Tensor, Tensor, list[str]]:
 
 def test_true_labels_are_better_than_shuffled_ones_and_these_than_random_words(seed):
     scores, classes, names = latents(seed)
-    found = concise(scores, classes, names, seed=seed)
+    found = concise(scores, classes, names, numbers=(4, 8, 16), draws=10, seed=seed)
     true, shuffled, random = found.true[-1], found.shuffled[-1], found.random[-1]
     assert found.numbers[-1] == 16
     assert true.low > shuffled.high
@@ -58,15 +58,15 @@ def test_sixteen_latents_of_the_shipped_dictionary_tell_the_roles_of_words():
 
     dictionary = load_dictionary("tiny/3.resid_post")
     (site,) = dictionary.sites_in
-    documents = Language(0).documents(1500, seed=secrets.randbelow(2**20))
+    documents = Language(0).documents(700, seed=secrets.randbelow(2**20))
     store = ActivationStore.collect(load_model("tiny", device="cpu"), documents, [site])
     rows = store.rows(torch.arange(len(store)))
     role = rows.labels["role"]
-    here = role > 0
+    common = role.bincount()[1:].topk(8).indices + 1  # 0 is no role
+    here = torch.isin(role, common)
     codes = dictionary.encode(rows.acts[site][here]).dense().detach()
     names = [f"latent {i}" for i in range(dictionary.n_features)]
-    found = concise(codes, role[here], names, numbers=(4, 16), held_out=rows.doc[here] % 4 == 0)
-    print(found.to_frame(), found.all, found.chance)
+    found = concise(codes, role[here], names, numbers=(16,), draws=10, held_out=rows.doc[here] % 3 == 0)
     assert len(found.smallest(0.95)) <= 16
     assert found.true[-1].low > found.shuffled[-1].high
     assert found.shuffled[-1].low > found.random[-1].high
@@ -78,7 +78,7 @@ def test_many_random_words_do_as_well_as_all_attributes_and_few_do_not(seed):
     words = scores @ torch.randn(scores.shape[1], 300, generator=generator(seed + 1))
     found = concise(scores, classes, names, numbers=(8, 64), words=words, draws=2)
     assert found.random[1].value > 0.9 * found.all.value
-    assert found.random[0].value < 0.6 * found.true[0].value
+    assert found.random[0].high < found.true[0].low
 
 
 def test_names_that_mean_nothing_are_no_better_than_their_controls(seed):

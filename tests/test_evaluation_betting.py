@@ -362,8 +362,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say(draws, seed):
     """Also where draws differ, and rows are hard or easy in all of them."""
     draw, held = generator(seed), 0
     for _ in range(600):
-        p = 0.7 + 0.1 * torch.randn(draws, 1, generator=draw) * (draws > 1) + 0.4 * (
-            torch.rand(1, 150, generator=draw) - 0.5
+        p = (
+            0.7
+            + 0.1 * torch.randn(draws, 1, generator=draw) * (draws > 1)
+            + 0.4 * (torch.rand(1, 150, generator=draw) - 0.5)
         )
         found = rate(torch.rand(draws, 150, generator=draw) < p)
         held += found.low <= 0.7 <= found.high
