@@ -64,7 +64,7 @@ def test_sixteen_latents_of_the_shipped_dictionary_tell_the_roles_of_words():
     role = rows.labels["role"]
     common = role.bincount()[1:].topk(8).indices + 1  # 0 is no role
     here = torch.isin(role, common)
-    codes = dictionary.encode(rows.acts[site][here]).dense().detach()
+    codes = dictionary.encode(rows.acts[site][here]).dense()
     names = [f"latent {i}" for i in range(dictionary.n_features)]
     found = concise(codes, role[here], names, numbers=(16,), draws=10, held_out=rows.doc[here] % 3 == 0)
     assert len(found.smallest(0.95)) <= 16

@@ -264,8 +264,8 @@ def test_discoveries_keep_the_promise_where_rejections_one_by_one_do_not(seed):
     alpha, discovered, rejected = 0.2, [], []
     for run in range(200):
         draw = generator(seed + run)
-        heads = torch.rand(200, 5, generator=draw) < 0.75
-        coins = (torch.rand(200, 15, generator=draw) < 0.5).repeat_interleave(3, dim=1)
+        heads = torch.rand(120, 5, generator=draw) < 0.75
+        coins = (torch.rand(120, 15, generator=draw) < 0.5).repeat_interleave(3, dim=1)
         paths = torch.where(torch.cat([heads, coins], dim=1), 1.5, 0.5).double().log().cumsum(0)
         discovered.append(false_share(betting._discoveries(paths, alpha), 5))
         rejected.append(false_share((paths >= -math.log(alpha)).any(0).int(), 5))
@@ -370,6 +370,15 @@ def test_intervals_hold_the_truth_as_often_as_they_say(draws, seed):
         found = rate(torch.rand(draws, 150, generator=draw) < p)
         held += found.low <= 0.7 <= found.high
     assert held / 600 > 0.9
+
+
+def test_draws_that_do_not_differ_are_as_sure_as_one():
+    hits = torch.tensor([[True, False, True, True]])
+    assert rate(torch.tensor([[True, False], [False, True]])) == rate(torch.tensor([[True, False]]))
+    assert rate(torch.ones(3, 4, dtype=torch.bool)) == rate(torch.ones(1, 4, dtype=torch.bool))
+    one, many = rate(hits), rate(hits.expand(50, 4))
+    assert many.high - many.low > 0.8 * (one.high - one.low)
+    assert 0 <= rate(hits.T).low < 0.75 < rate(hits.T).high <= 1
 
 
 def test_a_rate_of_nothing_is_refused(as_user):

@@ -5,6 +5,7 @@
 ``betting``        which concepts matter for an output: sequential tests by betting, with few false discoveries
 ``elude``          what labelled attributes explain of a model's outputs, and what unlabelled features add
 ``intervals``      how sure a rate is
+``rows``           which rows judge a fit; ``search``: a few columns that explain what many do
 =================  ==================================================================================
 """
 

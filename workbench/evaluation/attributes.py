@@ -105,7 +105,7 @@ def concise(
     numbers = tuple(sorted(set(numbers)))
     _check(scores, classes, names, numbers, words, draws)
     judging = judges(len(scores), held_out, seed)
-    kinds, y = classes.unique(return_inverse=True)
+    kinds, y = classes.cpu().unique(return_inverse=True)
     fewest = int(y[~judging].bincount(minlength=len(kinds)).min())
     if len(kinds) < 2 or fewest < FOLDS:
         raise ValueError(
@@ -113,7 +113,7 @@ def concise(
             f"{len(kinds)}, and {fewest} rows of the rarest. Leave out the rows of rare classes."
         )
     generator = Generator().manual_seed(seed)
-    x = _units(scores.double(), judging)
+    x = _units(scores, judging)
     targets = F.one_hot(y).double()
     targets = targets - targets[~judging].mean(0)
 
@@ -128,9 +128,9 @@ def concise(
 
     def random_words() -> Tensor:
         if words is None:
-            return torch.stack([x[torch.randperm(len(x), generator=generator), i] for i in range(x.shape[1])], dim=1)
-        drawn = torch.randperm(words.shape[1], generator=generator)[: x.shape[1]]
-        return _units(words[:, drawn].double(), judging)
+            dealt = [torch.randperm(len(x), generator=generator) for _ in names]
+            return _units(torch.stack([x[rows, i] for i, rows in enumerate(dealt)], dim=1), judging)
+        return _units(words[:, torch.randperm(words.shape[1], generator=generator)[: len(names)]], judging)
 
     order = search(x)
     dealt = [torch.randperm(x.shape[1], generator=generator)[: len(order)] for _ in range(draws)]
@@ -168,6 +168,7 @@ def _check(
 
 def _units(pool: Tensor, judging: Tensor) -> Tensor:
     """Return scores of mean 0 and variance 1 on the rows fitted; 0 where they do not vary there."""
+    pool = pool.detach().cpu().double()
     fitted = pool[~judging]
     spread = fitted.std(0, correction=0)
     # A constant may differ from its mean in the last digits.

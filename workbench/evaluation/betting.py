@@ -79,17 +79,18 @@ def bet_globally(
     Everything that goes along with a cause is important in this sense; ``bet_conditionally`` asks for more.
     """
     _check(outputs, scores, alpha, least=4)
-    y, z = outputs.double(), scores.double()
+    y, z = (table.detach().cpu().double() for table in (outputs, scores))
+    sharp_y, sharp_z = _sharpness(_variances(y).sum(-1)), _sharpness(_variances(z))
 
     def witnesses() -> Iterator[Tensor]:
         for now in range(0, len(y) - 1, 2):
-            near_y = _kernel(y[now : now + 2], y[:now]).diff(dim=0)[0]  # (past)
-            near_z = _kernel(z[now : now + 2, :, None], z[:now, :, None]).diff(dim=0)[0]  # (past, concept)
+            near_y = _kernel((y[now : now + 2, None] - y[:now]).square().sum(-1), sharp_y[now])  # (past)
+            near_z = _kernel((z[now : now + 2, None] - z[:now]).square(), sharp_z[now])  # (past, concept)
             # The witness is of the joint law minus the product of its margins. Over two rows minus their exchange
             # it is the covariance, over the past, of the differences of the kernels.
             yield (near_y - near_y.mean()) @ near_z / max(now, 1)
 
-    return _play(witnesses(), scores.shape[1], alpha)
+    return _play(witnesses(), alpha)
 
 
 def bet_conditionally(
@@ -111,22 +112,22 @@ def bet_conditionally(
                 f"The sampler gives one finite score for each row, [{len(scores)}]; for concept {i} it gave "
                 f"{list(draw.shape)}{'' if draw.isfinite().all() else ' with NaN or infinity'}."
             )
-    y, z, z_drawn = outputs.double(), scores.double(), torch.stack(draws, dim=1).double()
+    y, z, z_drawn = (table.detach().cpu().double() for table in (outputs, scores, torch.stack(draws, dim=1)))
+    spreads = _variances(z)
+    sharp_y, sharp_z = _sharpness(_variances(y).sum(-1)), _sharpness(spreads)
+    sharp_rest = _sharpness(_without(spreads))
+    both = torch.stack([z_drawn, z], dim=1)[:, :, None]
 
     def witnesses() -> Iterator[Tensor]:
         for now in range(len(y)):
-            past = z[:now]
-            apart = (past - z[now]).square()
-            spread = _variance(past)
-            # Of the other concepts: all, without the own. Rounding must not make a distance negative.
-            others = _gauss((apart.sum(1, keepdim=True) - apart).clamp_min(0), (spread.sum() - spread).clamp_min(0))
-            both = torch.stack([z[now], z_drawn[now]])
-            against_true = _gauss((both[:, None] - past).square(), spread).diff(dim=0)[0]
-            against_drawn = _gauss((both[:, None] - z_drawn[:now]).square(), spread).diff(dim=0)[0]
-            near = _kernel(y[now : now + 1], y[:now])[0][:, None] * others
-            yield (near * (against_drawn - against_true)).sum(0) / max(now, 1)
+            rest = (-_without((z[:now] - z[now]).square()) * sharp_rest[now]).exp()
+            near_y = (-(y[:now] - y[now]).square().sum(-1, keepdim=True) * sharp_y[now]).exp()
+            against_true, against_drawn = (
+                _kernel((both[now] - past[:now]).square(), sharp_z[now]) for past in (z, z_drawn)
+            )
+            yield (near_y * rest * (against_true - against_drawn)).sum(0) / max(now, 1)
 
-    return _play(witnesses(), scores.shape[1], alpha)
+    return _play(witnesses(), alpha)
 
 
 def bet_locally(
@@ -145,18 +146,16 @@ def bet_locally(
             f"{tuple(unknown.shape)}."
         )
     _check(known.flatten(1), unknown.flatten(1), alpha, least=2)
-    a, b = known.double(), unknown.double()
+    a, b = (table.detach().cpu().double() for table in (known, unknown))
+    sharp = _sharpness(_variances(a, b).sum(-1))
+    both = torch.stack([b, a], dim=1)[:, :, None]
 
     def witnesses() -> Iterator[Tensor]:
         for now in range(len(a)):
-            spread = _variance(torch.cat([a[:now], b[:now]])).sum(-1)
-            both = torch.stack([b[now], a[now]])[:, None]
-            against_a, against_b = (
-                _gauss((both - past).square().sum(-1), spread).diff(dim=0)[0] for past in (a[:now], b[:now])
-            )
+            against_a, against_b = (_kernel((both[now] - past[:now]).square().sum(-1), sharp[now]) for past in (a, b))
             yield (against_a - against_b).sum(0) / max(now, 1)
 
-    return _play(witnesses(), known.shape[1], alpha)
+    return _play(witnesses(), alpha)
 
 
 def _check(outputs: Tensor, scores: Tensor, alpha: float, *, least: int) -> None:
@@ -171,36 +170,49 @@ def _check(outputs: Tensor, scores: Tensor, alpha: float, *, least: int) -> None
         raise ValueError(f"alpha, the chance of a false alarm, lies between 0 and 1; got {alpha}.")
 
 
-def _variance(past: Tensor) -> Tensor:
-    return past.var(0, correction=0) if len(past) else torch.zeros_like(past).sum(0)
+def _variances(*tables: Tensor) -> Tensor:
+    """Return the variance of all rows before each row, of several tables together; 0 at the first."""
+    # About the first row, so that what is constant has the variance 0 exactly.
+    offsets = torch.stack([table - tables[0][0] for table in tables])
+    return (_so_far(offsets.square().mean(0)) - _so_far(offsets.mean(0)).square()).clamp_min(0)
 
 
-def _gauss(square: Tensor, spread: Tensor) -> Tensor:
-    """Return exp(-square / 2 spread); 1 where the past does not vary, which makes all rows alike there."""
-    return torch.where(spread > 0, (-square / (2 * spread.clamp_min(1e-300))).exp(), 1.0)
+def _so_far(table: Tensor) -> Tensor:
+    """Return the mean of all rows before each row; 0 at the first."""
+    count = torch.arange(1, len(table)).reshape(-1, *[1] * (table.ndim - 1))
+    return torch.cat([torch.zeros_like(table[:1]), table.cumsum(0)[:-1] / count])
 
 
-def _kernel(new: Tensor, past: Tensor) -> Tensor:
-    """Return the nearness [new, past, ...] of vectors [..., d]."""
-    return _gauss((new[:, None] - past).square().sum(-1), _variance(past).sum(-1))
+def _sharpness(variances: Tensor) -> Tensor:
+    """Return 1 / (2 variance), and 0 where the past does not vary: there, all rows are equally near."""
+    return torch.where(variances > 0, 0.5 / variances, 0.0)
 
 
-def _play(witnesses: Iterator[Tensor], concepts: int, alpha: float) -> Bets:
+def _kernel(square: Tensor, sharpness: Tensor) -> Tensor:
+    """Return the Gaussian kernel of the second row less that of the first, from their squared distances."""
+    first, second = (-square * sharpness).exp()
+    return second - first
+
+
+def _without(parts: Tensor) -> Tensor:
+    """Return the sum over all concepts but one, for each; rounding must not make it negative."""
+    return (parts.sum(-1, keepdim=True) - parts).clamp_min(0)
+
+
+def _play(witnesses: Iterator[Tensor], alpha: float) -> Bets:
     """Return the bets on payoffs tanh(witness / its root mean square so far)."""
-    zero = torch.zeros(concepts, dtype=torch.float64)
-    squares, bet, curvature, log_wealth = zero, zero, zero + 1, zero
-    path = []
-    for rounds, witness in enumerate(witnesses):
-        scale = (squares / max(rounds, 1)).sqrt()
-        payoff = torch.where(scale > 0, (witness / scale.clamp_min(1e-300)).tanh(), 0.0)
-        squares = squares + witness.square()
+    found = torch.stack(list(witnesses))
+    scales = _so_far(found.square()).sqrt()
+    payoffs = torch.where(scales > 0, found / scales, 0.0).tanh()
+    bet, curvature = torch.zeros_like(found[0]), torch.ones_like(found[0])
+    gains = []
+    for payoff in payoffs:
         gain = 1 + bet * payoff
-        log_wealth = log_wealth + gain.log()
-        path.append(log_wealth)
+        gains.append(gain)
         slope = payoff / gain
         curvature = curvature + slope.square()
         bet = (bet + NEWTON * slope / curvature).clamp(0, 0.5)
-    paths = torch.stack(path)
+    paths = torch.stack(gains).log().cumsum(0)
     reached = paths >= -math.log(alpha)
     rejected = torch.where(reached.any(0), reached.int().argmax(0) + 1, 0)
     return Bets(paths, alpha, rejected, _discoveries(paths, alpha))

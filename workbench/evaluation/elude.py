@@ -91,9 +91,8 @@ def elude(
         raise ValueError(f"rank, the most unlabelled features to add, is 0 or more; got {rank}.")
     rank = min(rank, acts.shape[1], outputs.shape[1])
     judging = judges(len(acts), held_out, seed)
-    kind = outputs.dtype
     # Everything about the means of the rows that are fitted.
-    (a, a_new), (x, x_new), (y, y_new) = (_centred(table.double(), judging) for table in tables.values())
+    (a, a_new), (x, x_new), (y, y_new) = (_centred(table.detach().cpu().double(), judging) for table in tables.values())
     variance = float(y_new.square().sum())
     if min(variance, float(y.square().sum())) <= 0:
         raise ValueError("The outputs must vary, among the rows held out too: there is nothing to explain.")
@@ -104,8 +103,8 @@ def elude(
     values = x_new @ reads
     errors = [float((left - values[:, :r] @ writes[:r]).square().sum()) for r in range(rank + 1)]
     shares = torch.tensor([1 - error / variance for error in errors])
-    centre = acts[~judging].double().mean(0)
-    return Elude(shares, *(table.to(kind) for table in (weights, reads, writes, centre)))
+    centre = acts.detach()[~judging.to(acts.device)].double().mean(0)
+    return Elude(shares, weights.to(outputs), reads.to(acts), writes.to(outputs), centre.to(acts))
 
 
 def _centred(table: Tensor, judging: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,18 +34,21 @@ def rate(hits: Bool[Tensor, "draw row"], *, level: float = 0.95) -> Interval:
     >>> rate(torch.tensor([[True, True, False, True]]))
     Interval(value=0.75, low=0.3006418..., high=0.9544127...)
     """
-    from scipy.special import ndtri
+    from scipy.special import ndtri, stdtrit
 
     if not hits.numel() or not 0 < level < 1:
         raise ValueError(f"rate takes at least one hit or miss, and a level in 0..1; got {hits.numel()} and {level}.")
     right = hits.double()
     draws, rows = right.shape
     p = float(right.mean())
-    n = float(rows)
-    if 0 < p < 1 and draws > 1:
-        varies = right.mean(0).var(correction=0) / rows + right.mean(1).var() / draws
-        n = min(p * (1 - p) / max(float(varies), 1e-300), float(draws * rows))
-    z = float(ndtri((1 + level) / 2))
+    n, z = float(rows), float(ndtri((1 + level) / 2))
+    by_row = float(right.mean(0).var(correction=0)) / max(rows - 1, 1)
+    by_draw = float(right.mean(1).var(correction=0)) / max(draws - 1, 1)
+    varies = by_row + by_draw
+    if draws > 1 and varies > 0:
+        n = min(p * (1 - p) / varies, float(draws * rows))
+        # Few draws tell their own variance badly (Satterthwaite 1946).
+        z = float(stdtrit(varies**2 / (by_row**2 / max(rows - 1, 1) + by_draw**2 / (draws - 1)), (1 + level) / 2))
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
     return Interval(p, max(centre - reach, 0.0), min(centre + reach, 1.0))

@@ -17,6 +17,7 @@ def judges(rows: int, held_out: Bool[Tensor, " row"] | None, seed: int) -> Bool[
     if held_out is None:
         held_out = torch.zeros(rows, dtype=torch.bool)
         held_out[torch.randperm(rows, generator=Generator().manual_seed(seed))[: rows // 4]] = True
+    held_out = held_out.cpu()
     judged = int(held_out.sum())
     if len(held_out) != rows or min(judged, rows - judged) < LEAST:
         raise ValueError(
