@@ -185,7 +185,7 @@ def _so_far(table: Tensor) -> Tensor:
 
 def _sharpness(variances: Tensor) -> Tensor:
     """Return 1 / (2 variance), and 0 where the past does not vary: there, all rows are equally near."""
-    return torch.where(variances > 0, 0.5 / variances, 0.0)
+    return torch.where(variances > 1e-300, 0.5 / variances, 0.0)
 
 
 def _kernel(square: Tensor, sharpness: Tensor) -> Tensor:
