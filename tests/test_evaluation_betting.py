@@ -234,7 +234,7 @@ def test_many_concepts_are_tested_at_once(seed):
     z = torch.cat([y, table(seed + 1, 300, 196)], dim=1)
     together, alone = bet_globally(y, z), bet_globally(y, z[:, 3:5])
     assert torch.allclose(together.log_wealth[:, 3:5], alone.log_wealth, atol=1e-9)
-    assert set(together.ranking[:4].tolist()) == {0, 1, 2, 3}
+    assert bool((together.discovered[:4] > 0).all())  # of so many nulls, one may well be rejected as soon
 
 
 # --- discoveries among many ------------------------------------------------------------------------------------------
