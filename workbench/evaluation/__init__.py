@@ -1,0 +1,45 @@
+"""Scorecards, supervised dictionaries, audit, nulls and controls: what a dictionary is worth, and beside what.
+
+Knows models, activations and dictionaries; trains nothing and draws nothing.
+
+==================  ==================================================================================
+``supervised``      ``supervise``: directions of known attributes; how far they, or a dictionary, hold a task
+``interpretation``  what features mean in words of attributes; which values are occluded or split
+==================  ==================================================================================
+"""
+
+from workbench.evaluation.interpretation import (
+    Coverage,
+    Interpretation,
+    Meaning,
+    coverage,
+    interpret,
+)
+from workbench.evaluation.supervised import (
+    Approximation,
+    Control,
+    Labelled,
+    Place,
+    Prompts,
+    Supervised,
+    approximation,
+    control,
+    supervise,
+)
+
+__all__ = [
+    "Approximation",
+    "Control",
+    "Coverage",
+    "Interpretation",
+    "Labelled",
+    "Meaning",
+    "Place",
+    "Prompts",
+    "Supervised",
+    "approximation",
+    "control",
+    "coverage",
+    "interpret",
+    "supervise",
+]
