@@ -18,6 +18,7 @@ ALLOWED = {
     "training": {"dictionaries"},
     "geometry": set(),
     "circuits": {"models", "dictionaries"},
+    "evaluation": {"models", "activations", "dictionaries"},
     "steering": {"models"},
     "exercises": set(),
     "plots": set(),

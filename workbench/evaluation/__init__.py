@@ -5,6 +5,7 @@ Knows models, activations and dictionaries; trains nothing and draws nothing.
 ==================  ==================================================================================
 ``supervised``      ``supervise``: directions of known attributes; how far they, or a dictionary, hold a task
 ``interpretation``  what features mean in words of attributes; which values are occluded or split
+``tasks``           both on one task, for several dictionaries: ``task_scorecard``
 ==================  ==================================================================================
 """
 
@@ -26,6 +27,7 @@ from workbench.evaluation.supervised import (
     control,
     supervise,
 )
+from workbench.evaluation.tasks import TaskScorecard, TaskScores, task_scorecard
 
 __all__ = [
     "Approximation",
@@ -37,9 +39,12 @@ __all__ = [
     "Place",
     "Prompts",
     "Supervised",
+    "TaskScorecard",
+    "TaskScores",
     "approximation",
     "control",
     "coverage",
     "interpret",
     "supervise",
+    "task_scorecard",
 ]

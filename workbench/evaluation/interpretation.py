@@ -5,6 +5,7 @@ feature is read as where it is active, and a meaning as where it is true: F1 tel
 is chosen, a meaning or some features, is chosen on train rows and scored on others.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -48,7 +49,7 @@ class Meaning:
     """F1 on the rows where it was chosen: of all meanings the largest."""
 
     f1: float
-    """F1 on other rows; 0 where it is never active and never meant."""
+    """F1 on other rows; NaN where it is never active there and nothing is meant."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def interpret(
         kind, scores, taken = kinds[of[feature]]
         values = taken[feature]
         true = torch.stack([there[name][:, chosen].sum(1) for name, chosen in values.items()]).prod(0)
-        f1 = f1_scores(test[:, [feature]], true[:, None])
+        fires = test[:, [feature]]
+        f1 = f1_scores(fires, true[:, None]) if fires.any() or true.any() else math.nan
         said = " & ".join(
             f"{name} = {' | '.join(str(words[name][v] if words else v) for v in chosen)}"
             for name, chosen in values.items()
@@ -176,7 +178,8 @@ def coverage(dictionary: Dictionary | Supervised, train: Labelled, held_out: Lab
         single = f1_scores(active, seen).argmax(1)
         best[name] = f1_scores(test, there[name])[torch.arange(len(single)), single]
         groups = _greedy(active, seen)
-        several = [f1_scores(test[:, g].amax(1, keepdim=True), there[name][:, [v]]) for v, g in enumerate(groups)]
+        any_of = [test[:, group].sum(1, keepdim=True).clamp(max=1) for group in groups]
+        several = [f1_scores(on, there[name][:, [v]]) for v, on in enumerate(any_of)]
         readable = _readable(train, held_out, name, seen.shape[1])
         found += [
             (name, v, int(there[name][:, v].sum()), float(best[name][v]), float(several[v]), tuple(group))
@@ -204,9 +207,8 @@ def _unions(active: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     both, true, fires = columns.T @ active, columns.sum(0)[:, None], active.sum(0)
     f1 = f1_scores(active, columns).amax(0)
     while True:
-        gain = 2 * both - f1 * true
-        bound = gain.topk(min(VALUES, len(gain)), dim=0).values[-1].clamp_min(0)
-        union = ((gain >= bound) & (gain > 0)).float()
+        gain, largest = (2 * both - f1 * true).topk(min(VALUES, len(both)), dim=0)
+        union = torch.zeros_like(both).scatter_(0, largest, (gain > 0).float())
         better = 2 * (union * both).sum(0) / (fires + (union * true).sum(0)).clamp_min(1)
         if not (better > f1 + 1e-6).any():
             return better, union
