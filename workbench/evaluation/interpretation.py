@@ -181,12 +181,15 @@ def coverage(dictionary: Dictionary | Supervised, train: Labelled, held_out: Lab
         any_of = [test[:, group].sum(1, keepdim=True).clamp(max=1) for group in groups]
         several = [f1_scores(on, there[name][:, [v]]) for v, on in enumerate(any_of)]
         readable = _readable(train, held_out, name, seen.shape[1])
-        found += [
-            (name, v, int(there[name][:, v].sum()), float(best[name][v]), float(several[v]), tuple(group))
-            + (float(readable[v]), float(sizes[name][v]))
-            for v, group in enumerate(groups)
-            if seen[:, v].any()
-        ]
+        for v in seen.any(0).nonzero()[:, 0].tolist():
+            scores = (
+                float(best[name][v]),
+                float(several[v]),
+                tuple(groups[v]),
+                float(readable[v]),
+                float(sizes[name][v]),
+            )
+            found.append((name, v, int(there[name][:, v].sum()), *scores))
     verdicts = []
     for name, v, _, one, several, group, readable, size in found:
         with_ = {other: columns[name][:, v] @ columns[other] for other in columns if other != name}
@@ -203,7 +206,7 @@ def coverage(dictionary: Dictionary | Supervised, train: Labelled, held_out: Lab
 
 
 def _unions(active: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest F1 [feature] of a union of ``VALUES`` columns at most, and which [column, feature] these are."""
+    """Return the largest F1 [feature] of a union of at most ``VALUES`` columns, and these as ones [column, feature]."""
     both, true, fires = columns.T @ active, columns.sum(0)[:, None], active.sum(0)
     f1 = f1_scores(active, columns).amax(0)
     while True:

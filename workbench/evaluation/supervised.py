@@ -307,8 +307,8 @@ def control(
         raise ValueError(f"Each source has a target, got {len(sources.acts)} sources and {len(targets.acts)} targets.")
     if not k or min(k) < 1:
         raise ValueError(f"k lists numbers of features, each at least 1, got {tuple(k)}.")
-    from_, W_dec, bias = _parts(dictionary, sources)
-    to, _, _ = _parts(dictionary, targets)
+    from_, W_dec, _ = _parts(dictionary, sources)
+    to = codes_of(dictionary, targets.labelled)
     truth = sources.logits(targets.acts).argmax(1)
     weights = 0.5 * (_weights(from_, W_dec) + _weights(to, W_dec))
 
@@ -391,7 +391,7 @@ def _meant(
 
 def _check(attributes: Mapping[str, Tensor], rows: int) -> None:
     for name, values in attributes.items():
-        if values.shape != (rows,) or values.is_floating_point() or rows and int(values.min()) < -1:
+        if values.shape != (rows,) or values.is_floating_point() or bool((values < -1).any()):
             raise ValueError(
                 f"An attribute has one whole number per row, from 0, or -1 for none; {name!r} has shape "
                 f"{tuple(values.shape)} and dtype {values.dtype} for {rows} rows."
