@@ -30,6 +30,7 @@ from workbench.dictionaries import (
     splice_kl,
 )
 from workbench.evaluation import Alternative, Audit, audit
+from workbench.evaluation.audit import CLEARLY
 from workbench.language import Documents, Language
 from workbench.models import Site, TransformerBridge, edited, load_model, record
 from workbench.training import TrainConfig, train
@@ -51,7 +52,7 @@ def tiny() -> TransformerBridge:
 
 @cache
 def text() -> Documents:
-    return Language(0).documents(60, split="test", seed=SEED)
+    return Language(0).documents(40, split="test", seed=SEED)
 
 
 @cache
@@ -85,7 +86,7 @@ def of(units: Callable[[Tensor], tuple[Tensor | float, Tensor | float]]) -> Call
     return change
 
 
-def weights(edit: Callable[[Dictionary], None]) -> Callable[[Dictionary], Dictionary]:
+def weights(edit: Callable[[Any], object]) -> Callable[[Dictionary], Dictionary]:
     """Return what edits the weights of a copy, which acts on activations as they are."""
 
     def change(dictionary: Dictionary) -> Dictionary:
@@ -105,7 +106,7 @@ def placed(*sites: Site) -> Callable[[Dictionary], Dictionary]:
     return change
 
 
-def halved(twin: Dictionary) -> None:
+def halved(twin: Any) -> None:
     """Codes beyond what half precision holds, with weights that it holds."""
     twin.W_enc.mul_(2**13)
     twin.b_enc.mul_(2**13)
@@ -157,9 +158,14 @@ def test_what_is_right_is_called_right(name):
     assert found.good, found.findings
     assert found.given == found.mended
     assert found.given.fvu < found.random.fvu
-    assert not found.to_frame()["better"].any()
+    assert not any(tried.better for tried in found.alternatives)
     assert set(found.to_frame()["change"]) >= {"", "site", "inputs", "decoder", "threshold", "dtype", "first token"}
     assert "as far as can be seen it is wired as it was trained" in repr(found).lower()
+
+
+@cache
+def fvu_of_the_right_one() -> float:
+    return audited(load_dictionary("tiny/2.resid_post")).given.fvu
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -171,8 +177,8 @@ def test_what_is_wrong_is_named_with_what_mends_it(wrong):
     assert not found.good
     assert len(found.findings) == 1
     assert re.search(sentence, found.findings[0]), found.findings
-    assert found.mended.fvu < 0.05 < 1.5 * found.mended.fvu + 0.02 < found.given.fvu
-    assert found.losses["mended"].kl < 0.1
+    assert CLEARLY * found.mended.fvu <= fvu_of_the_right_one()
+    assert found.losses["mended"].kl < found.losses["given"].kl or math.isnan(found.losses["given"].kl)
     assert (found.wiring.read, found.wiring.write) == (HERE, HERE)
 
 
@@ -257,7 +263,6 @@ def test_a_foreign_directory_is_right_until_its_config_says_otherwise(tmp_path, 
     assert audited(load_dictionary(tmp_path)).good
     if form == "saelens":
         config = json.loads((tmp_path / "cfg.json").read_text())
-        config.pop("workbench")
         config["metadata"]["hook_name"] = Site(3).hook
         config["metadata"].pop("workbench", None)
         (tmp_path / "cfg.json").write_text(json.dumps(config))
@@ -271,7 +276,7 @@ def test_a_dictionary_of_another_width_is_refused(tiny_model):
 
 
 def test_every_architecture_has_its_sites_tried(model):
-    tokens = tokens_of(40, 30, seed=SEED)
+    tokens = tokens_of(30, 30, seed=SEED)  # as many as are compared, so that all are
     x = record(model, tokens, [Site(1)])[Site(1)][:, 1:].flatten(0, 1)
     dictionary = PCA(D_MODEL, D_MODEL, k=6, sites_in=Site(1))
     dictionary.initialise(x)
