@@ -182,14 +182,8 @@ def coverage(dictionary: Dictionary | Supervised, train: Labelled, held_out: Lab
         several = [f1_scores(on, there[name][:, [v]]) for v, on in enumerate(any_of)]
         readable = _readable(train, held_out, name, seen.shape[1])
         for v in seen.any(0).nonzero()[:, 0].tolist():
-            scores = (
-                float(best[name][v]),
-                float(several[v]),
-                tuple(groups[v]),
-                float(readable[v]),
-                float(sizes[name][v]),
-            )
-            found.append((name, v, int(there[name][:, v].sum()), *scores))
+            rows, one, together = int(there[name][:, v].sum()), float(best[name][v]), float(several[v])
+            found.append((name, v, rows, one, together, tuple(groups[v]), float(readable[v]), float(sizes[name][v])))
     verdicts = []
     for name, v, _, one, several, group, readable, size in found:
         with_ = {other: columns[name][:, v] @ columns[other] for other in columns if other != name}
@@ -202,7 +196,7 @@ def coverage(dictionary: Dictionary | Supervised, train: Labelled, held_out: Lab
         verdicts.append(
             "found" if one >= FOUND else "split" if split else "" if not lost else "occluded" if larger else "missing"
         )
-    return Coverage(*zip(*found, strict=True), tuple(verdicts))
+    return Coverage(*zip(*found, strict=True), tuple(verdicts))  # pyright: ignore[reportCallIssue]
 
 
 def _unions(active: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
