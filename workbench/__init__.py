@@ -14,6 +14,7 @@ The map, in the order of the chain (a module imports only modules above it):
 ``training``           the one training loop; takes batches and knows no language model
 ``geometry``           measures of clouds of activations, and toys in which their truth is known
 ``circuits``           hand-wired models whose circuits are known, to check methods against
+``evaluation``         scorecards, supervised dictionaries, audit, nulls and controls
 ``steering``           directions into edits, and the random control
 ``exercises``          checkers and hints of the notebooks
 ``plots``              result → matplotlib figure with an alt-text line
