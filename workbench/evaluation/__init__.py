@@ -1,23 +1,83 @@
-"""Whether features are what they are taken for: read out by few units, decodable early or late, held against controls.
+"""Whether features are what they are taken for, each claim held against its controls.
 
-Knows activations and dictionaries; the truth is given as labels. What takes scikit-learn loads it when called.
+Knows models, activations and dictionaries; the truth is given as labels. What takes scikit-learn loads it when called.
 
-=================  ==================================================================================
-``probing``        ``sparse_probe``: how few units tell a label; ``over_spans``
-``complexity``     ``complexity``: how late in a network features can be read off linearly
-=================  ==================================================================================
+==================  ==================================================================================
+``audit``           ``audit``: is a foreign dictionary wired up as it was trained; ``wiring``: what is tried
+``supervised``      ``supervise``: directions of known attributes; how far they, or a dictionary, hold a task
+``interpretation``  what features mean in words of attributes; which values are occluded or split
+``tasks``           both on one task, for several dictionaries: ``task_scorecard``
+``probing``         ``sparse_probe``: how few units tell a label; ``over_spans``
+``complexity``      ``complexity``: how late in a network features can be read off linearly
+``attributes``      how few named scores tell classes apart, beside shuffled names and random words
+``betting``         which concepts matter for an output: sequential tests by betting, with few false discoveries
+``elude``           what labelled attributes explain of a model's outputs, and what unlabelled features add
+``intervals``       how sure a rate is
+``rows``            which rows judge a fit; ``search``: a few columns that explain what many do
+==================  ==================================================================================
 """
 
+from workbench.evaluation.attributes import Concise, concise
+from workbench.evaluation.audit import Alternative, Audit, audit
+from workbench.evaluation.betting import Bets, bet_conditionally, bet_globally, bet_locally
 from workbench.evaluation.complexity import Complexity, complexity, feature_batches
+from workbench.evaluation.elude import Elude, elude
+from workbench.evaluation.interpretation import Coverage, Interpretation, Meaning, coverage, interpret
+from workbench.evaluation.intervals import Interval, rate
 from workbench.evaluation.probing import Probe, Scores, SparseProbe, over_spans, sparse_probe
+from workbench.evaluation.supervised import (
+    Approximation,
+    Control,
+    Labelled,
+    Place,
+    Prompts,
+    Supervised,
+    approximation,
+    control,
+    supervise,
+)
+from workbench.evaluation.tasks import TaskScorecard, TaskScores, task_scorecard
+from workbench.evaluation.wiring import Loss, Wiring
 
 __all__ = [
+    "Alternative",
+    "Approximation",
+    "Audit",
+    "Bets",
     "Complexity",
+    "Concise",
+    "Control",
+    "Coverage",
+    "Elude",
+    "Interpretation",
+    "Interval",
+    "Labelled",
+    "Loss",
+    "Meaning",
+    "Place",
     "Probe",
+    "Prompts",
     "Scores",
     "SparseProbe",
+    "Supervised",
+    "TaskScorecard",
+    "TaskScores",
+    "Wiring",
+    "approximation",
+    "audit",
+    "bet_conditionally",
+    "bet_globally",
+    "bet_locally",
     "complexity",
+    "concise",
+    "control",
+    "coverage",
+    "elude",
     "feature_batches",
+    "interpret",
     "over_spans",
+    "rate",
     "sparse_probe",
+    "supervise",
+    "task_scorecard",
 ]
