@@ -20,16 +20,16 @@ from workbench.features.sketch import Sketch
 from workbench.features.tally import Tally
 from workbench.models import Site, TransformerBridge
 
-CHUNK = 16_384
+CHUNK = 32_768
 """Rows encoded at a time, cut where a document ends."""
 
-TOP, SAMPLED = 12, 40
+TOP, SAMPLED = 12, 32
 """Examples kept of each feature: the strongest, and as many drawn at random."""
 
 COMPANY = 32
 """Of the other features on a sampled row, the strongest ones that are remembered."""
 
-QUANTILES = torch.linspace(0, 1, 21)
+QUANTILES = torch.arange(21, dtype=torch.double) / 20
 BINS = 40
 PLACES = 16
 """Position 0, 1 to 2, 3 to 6, and so on, by powers of two."""
@@ -60,28 +60,28 @@ def describe(
     W_dec = dictionary.W_dec.detach().flatten(1)
     n_features = len(W_dec)
     random = torch.Generator().manual_seed(seed)
-    n_tokens = 1 + max(int(store.rows(part, ()).tokens.max()) for part in torch.arange(len(store)).split(1 << 20))
     totals = torch.zeros(2, n_features, dtype=torch.float64)
-    sketch, tally, labels = Sketch(n_features, seed), Tally(n_features, n_tokens), Labels(n_features, store.names)
+    sketch, tally, labels = Sketch(n_features, seed), Tally(n_features), Labels(n_features, store.names)
     top, sample = Best(n_features, TOP), Best(n_features, SAMPLED)
     places = torch.zeros(n_features, PLACES, dtype=torch.long)
-    seen_tokens, seen_places = torch.zeros(n_tokens, dtype=torch.long), torch.zeros(PLACES, dtype=torch.long)
+    seen_tokens, seen_places = torch.zeros(0, dtype=torch.long), torch.zeros(PLACES, dtype=torch.long)
     for number, rows in enumerate(chunks(store, sites_in, min(CHUNK, -(-len(store) // 8)))):
         codes = encoded(dictionary, pick(rows.acts, sites_in))
         slots = codes.values.flatten()
         entries = (slots > 0).nonzero()[:, 0]
         # Narrow keys sort faster; stable, so that the rows of a feature stay in order.
-        features, order = codes.indices.flatten()[entries].int().sort(stable=True)
+        narrow = torch.int16 if n_features < 2**15 else torch.int32
+        features, order = codes.indices.flatten()[entries].to(narrow).sort(stable=True)
         features, entries = features.long(), entries[order]
         values, row = slots[entries], entries // codes.values.shape[1]
         places_of = features * len(rows.tokens) + row
-        totals.view(-1).index_add_(
-            0, torch.cat([features, features + n_features]), torch.cat([values, values**2]).double()
-        )
+        totals[0] += torch.bincount(features, values.double(), n_features)
+        totals[1] += torch.bincount(features, values.double() ** 2, n_features)
         sketch.add(features, values)
         tally.add(features, rows.tokens[row])
         places += torch.bincount(features * PLACES + _octave(rows.pos[row]), minlength=places.numel()).view_as(places)
-        seen_tokens += torch.bincount(rows.tokens, minlength=n_tokens)
+        met = torch.bincount(rows.tokens, minlength=len(seen_tokens))
+        seen_tokens = met + F.pad(seen_tokens, (0, len(met) - len(seen_tokens)))
         seen_places += torch.bincount(_octave(rows.pos), minlength=PLACES)
         labels.add(features, row, rows.labels, half=number % 2)
 
@@ -109,7 +109,7 @@ def describe(
         "histogram": sketch.shares(torch.linspace(0, 1, BINS + 1) * strongest[:, None]),
         "tokens": tokens,
         "token_counts": met,
-        "token_rows": seen_tokens[tokens],
+        "token_rows": seen_tokens[tokens.clamp_max(len(seen_tokens) - 1)],
         "places": places,
         **nearest(W_dec),
         **beside(sample, sketch.count, totals, len(store)),
@@ -126,7 +126,7 @@ def describe(
         rows=len(store),
         places=seen_places.tolist(),
         labels=store.names,
-        words=_words(model, n_tokens),
+        words=_words(model, len(seen_tokens)),
         provenance={
             "model": store.fingerprint,
             "sites_in": [str(site) for site in sites_in],
@@ -142,11 +142,18 @@ def chunks(store: ActivationStore, sites: tuple[Site, ...], size: int) -> Iterat
     """Yield all rows in order, about ``size`` at a time; a document is not divided unless it is longer."""
     start = 0
     while start < len(store):
-        doc = store.rows(slice(start, start + size), ()).doc
-        whole = int((doc == doc[-1]).nonzero()[0]) if start + size < len(store) else 0
-        end = start + (whole or len(doc))
-        yield store.rows(slice(start, end), sites)
-        start = end
+        rows = store.rows(slice(start, start + size), sites)
+        whole = int((rows.doc == rows.doc[-1]).nonzero()[0]) if start + size < len(store) else 0
+        end = whole or len(rows.doc)
+        yield Rows(
+            {site: acts[:end] for site, acts in rows.acts.items()},
+            rows.tokens[:end],
+            rows.pos[:end],
+            rows.doc[:end],
+            {name: codes[:end] for name, codes in rows.labels.items()},
+            rows.names,
+        )
+        start += end
 
 
 def _sites(dictionary: AnyDictionary, store: ActivationStore) -> tuple[tuple[Site, ...], tuple[Site, ...]]:

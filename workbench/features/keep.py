@@ -41,17 +41,16 @@ class Best:
             return
         fresh = torch.full((len(touched), n), -torch.inf)
         fresh[inverse, rank] = scores[chosen]
-        best, place = torch.cat([self.scores[touched], fresh], 1).topk(n, 1)
-        self.scores[touched] = best
         number = torch.full((len(touched), n), -1)
-        number[inverse, rank] = torch.arange(len(chosen))
-        taken = torch.cat([number.new_full((len(touched), n), -1), number], 1).gather(1, place)
-        row, column = (taken >= 0).nonzero(as_tuple=True)
-        entry = chosen[taken[row, column]]
-        stays = place.clamp_max(n - 1)
-        for tensor in self.of.values():
-            old = tensor[touched]
-            tensor[touched] = old.gather(1, stays.view(*stays.shape, *[1] * (old.ndim - 2)).expand_as(old))
+        number[inverse, rank] = chosen
+        best = torch.zeros(len(touched), 2 * n, dtype=torch.bool)
+        best.scatter_(1, torch.cat([self.scores[touched], fresh], 1).topk(n, 1, sorted=False).indices, True)
+        # What comes takes the places of what goes, of which each feature has as many; the rest stays where it is.
+        row, column = (~best[:, :n]).nonzero(as_tuple=True)
+        entry = number[best[:, n:]]
+        real = entry >= 0
+        row, column, entry = row[real], column[real], entry[real]
+        self.scores[touched[row], column] = scores[entry]
         for part in torch.arange(len(entry)).split(PART):
             for name, tensor in belongings(entry[part]).items():
                 if name not in self.of:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
@@ -40,6 +41,7 @@ class Labels:
         self.active = torch.zeros(2, n_features, dtype=torch.long)
         self.rows = torch.zeros(2, dtype=torch.long)
         self._chunks = 0
+        self._weights = torch.rand(len(sizes), dtype=torch.double, generator=torch.Generator().manual_seed(0))
         # From when the best value of each feature is fixed: the same counts where that value holds too.
         self.first: Tensor | None = None
         self._since = torch.zeros(2, 2, n_features, dtype=torch.long)
@@ -54,7 +56,9 @@ class Labels:
             return
         values = torch.stack([labels[name] for name in self.names], 1) + self.offsets  # [row, label]
         # Few combinations of labels occur, so that what is true of rows is counted by combination first.
-        mix = (values.double() @ torch.rand(len(self.names), dtype=torch.double)).unique(return_inverse=True)[1]
+        keys, order = (values.double() @ self._weights).sort()
+        mix = torch.empty_like(order)
+        mix[order] = F.pad(keys[1:] != keys[:-1], (1, 0)).cumsum(0)
         times = torch.bincount(mix)
         some = torch.zeros_like(times).scatter_(0, mix, torch.arange(len(mix)))
         has = torch.zeros(len(times), len(self.real)).scatter_(1, values[some], 1)

@@ -56,6 +56,6 @@ def beside(
         for score, name, kind in ((phi, "with", "phi"), (pearson, "like", "pearson")):
             best = Best(len(part), NEAR)
             best.add(pairs // n, score.float(), lambda at, j=j: {"other": j[at].int()})
-            kinds[kind].append(best.scores.clamp(-1, 1).nan_to_num(neginf=0))
+            kinds[kind].append(torch.where(best.scores.isfinite(), best.scores.clamp(-1, 1), 0))
             kinds[name].append(best.of.get("other", torch.zeros(len(part), NEAR, dtype=torch.int32)))
     return {name: torch.cat(tensors) for name, tensors in kinds.items()}

@@ -43,14 +43,16 @@ class Sketch:
         slots = torch.arange(len(features)) - starts[features] + self._fill[features]
         while len(features):
             fits = slots < SIZE
-            self._buffer[features[fits], slots[fits]] = values[fits]
+            here = fits.nonzero()[:, 0]
+            self._buffer.view(-1).scatter_(0, (features * SIZE + slots)[here], values[here])
             full = (self._fill + counts >= SIZE).nonzero()[:, 0]
             self._fill = (self._fill + counts).clamp_max(SIZE)
-            counts = torch.bincount(features[~fits], minlength=len(self.count))
+            over = (~fits).nonzero()[:, 0]
+            counts = torch.bincount(features[over], minlength=len(self.count))
             if len(full):
                 self._compact(0, full, self._buffer[full])
                 self._fill[full] = 0
-            features, values, slots = features[~fits], values[~fits], slots[~fits] - SIZE
+            features, values, slots = features[over], values[over], slots[over] - SIZE
 
     def _compact(self, level: int, features: Tensor, values: Tensor) -> None:
         """Hand every other of the ``SIZE`` values of each of ``features`` to the level above."""
@@ -75,7 +77,8 @@ class Sketch:
         """Return the values below which shares ``q`` of each feature's values lie; NaN where there is none."""
         found = []
         for values, ranks in self._ranked():
-            chosen = torch.searchsorted(ranks, (q * ranks[:, -1:]).clamp_min(0.5)).clamp_max(values.shape[1] - 1)
+            wanted = q.double() * ranks[:, -1:] - 1e-6  # a rank that is whole but for rounding is meant
+            chosen = torch.searchsorted(ranks, wanted.clamp_min(0.5)).clamp_max(values.shape[1] - 1)
             found.append(torch.where(ranks[:, -1:] > 0, values.gather(1, chosen), torch.nan))
         return torch.cat(found)
 
@@ -85,7 +88,7 @@ class Sketch:
         for (values, ranks), marks in zip(self._ranked(), edges.split(PART), strict=True):
             under = torch.searchsorted(values, marks.contiguous(), right=True)
             below = F.pad(ranks, (1, 0)).gather(1, under)
-            found.append(below.diff(dim=1) / ranks[:, -1:].clamp_min(1))
+            found.append((below.diff(dim=1) / ranks[:, -1:].clamp_min(1)).float())
         return torch.cat(found)
 
     def _ranked(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -93,7 +96,7 @@ class Sketch:
         for features in torch.arange(len(self.count)).split(PART):
             values, weights = self._weighted(features)
             values, order = values.sort(1)
-            yield values, weights.gather(1, order).cumsum(1)
+            yield values, weights.gather(1, order).double().cumsum(1)
 
     def _weighted(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return all values held of ``features``, and how many each stands for; an empty place stands for none."""

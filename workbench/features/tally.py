@@ -1,6 +1,7 @@
 """How often each feature meets each token, as far as it is often."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
@@ -18,19 +19,24 @@ class Tally:
     what the lossy counting of Manku and Motwani (2002) allows: the frequent tokens of a feature are right.
     """
 
-    def __init__(self, n_features: int, n_tokens: int) -> None:
-        self.n_features, self.n_tokens = n_features, n_tokens
-        self._all = torch.zeros(n_features * n_tokens if n_features * n_tokens <= WHOLE else 0, dtype=torch.long)
+    def __init__(self, n_features: int) -> None:
+        self.n_features = n_features
+        self._all: Tensor | None = torch.zeros(0, dtype=torch.long)
+        """By token and feature, as far as tokens have been met; None where that would be too many."""
         self._pairs = torch.zeros(0, dtype=torch.long)
         self._counts = torch.zeros(0, dtype=torch.long)
         self._waiting: list[tuple[Tensor, Tensor]] = []
 
     def add(self, features: Int[Tensor, " entry"], tokens: Int[Tensor, " entry"]) -> None:
         """Take entries."""
-        pairs = features * self.n_tokens + tokens
-        if len(self._all):
-            self._all += torch.bincount(pairs, minlength=len(self._all))
-            return
+        pairs = tokens * self.n_features + features
+        if self._all is not None:
+            length = max(len(self._all), (int(tokens.max()) + 1) * self.n_features if len(tokens) else 0)
+            if length <= WHOLE:
+                self._all = F.pad(self._all, (0, length - len(self._all))) + torch.bincount(pairs, minlength=length)
+                return
+            met = self._all.nonzero()[:, 0]
+            self._waiting, self._all = [(met, self._all[met])], None
         self._waiting.append(pairs.unique(return_counts=True))
         if sum(len(pairs) for pairs, _ in self._waiting) > KEPT * self.n_features:
             self._merge()
@@ -46,17 +52,18 @@ class Tally:
 
     def top(self, n: int) -> tuple[Int[Tensor, "n_features n"], Int[Tensor, "n_features n"]]:
         """Return the most frequent tokens of each feature and their counts; 0 in an empty place."""
-        if len(self._all):
-            most = self._all.view(self.n_features, -1).topk(min(n, self.n_tokens), 1)
-            return most.indices, most.values
+        if self._all is not None:
+            by_feature = self._all.view(-1, self.n_features).T
+            counts, tokens = F.pad(by_feature, (0, max(0, n - by_feature.shape[1]))).topk(n, 1)
+            return tokens, counts
         self._merge()
         order = self._counts.argsort(descending=True, stable=True)
-        order = order[(self._pairs[order] // self.n_tokens).argsort(stable=True)]
-        features = self._pairs[order] // self.n_tokens
+        order = order[(self._pairs[order] % self.n_features).argsort(stable=True)]
+        features = self._pairs[order] % self.n_features
         per = torch.bincount(features, minlength=self.n_features)
         rank = torch.arange(len(order)) - (per.cumsum(0) - per)[features]
         tokens, counts = torch.zeros(2, self.n_features, n, dtype=torch.long)
         here = rank < n
-        tokens[features[here], rank[here]] = self._pairs[order[here]] % self.n_tokens
+        tokens[features[here], rank[here]] = self._pairs[order[here]] // self.n_features
         counts[features[here], rank[here]] = self._counts[order[here]]
         return tokens, counts
