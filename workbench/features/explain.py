@@ -1,0 +1,243 @@
+"""Explanations of features, and how well they predict where a feature is active.
+
+1. Each document of the store is shown to the explainer or held out, drawn by the seed.
+2. The explainer answers with an ``Explanation``, which can predict, or with a text, from which the judge predicts.
+3. Held-out contexts, as many active as silent, give the scores: detection (which contexts are active) and fuzzing
+   (which of two markings of an active context is right; both Paulo et al. 2024, arXiv 2410.13928).
+4. Beside each score stands the same of another feature's explanation on these contexts (shuffled labels), and of as
+   many random words: in another field, thousands of descriptions did no better than those (Yan et al. 2023, arXiv
+   2308.03685).
+
+What goes wrong with one feature is written beside it, and the others go on.
+"""
+
+import random
+import textwrap
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.features.contexts import Contexts, Shown
+from workbench.features.explanation import Explanation, Judge, mentions, template
+from workbench.features.featureset import Example, FeatureSet
+from workbench.features.scoring import Estimate, Prediction, Scored, accuracy, auroc, beside, detection, fuzzing
+
+Explainer = Callable[[Shown], Explanation | str]
+"""Takes a feature of which only the shown contexts can be seen."""
+
+LEAST = 5
+"""Held-out contexts of either kind without which nothing is scored."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One feature, what it was said to stand for, and how well that predicts it."""
+
+    feature: int
+    text: str
+    """The explanation; empty where there is none."""
+
+    contexts: int
+    """Held-out contexts scored, half of them active."""
+
+    detection: Prediction | None
+    """Of which contexts it is active in; None where there is a problem."""
+
+    fuzzing: Prediction | None
+    """Of which tokens it is active on, within a context; None also where it is active on all."""
+
+    problem: str = ""
+    """Why it has no scores."""
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """Explanations of features, with their scores; ``explanations[number]`` is that of one feature."""
+
+    features: tuple[Explained, ...]
+    """In the order asked for."""
+
+    def __getitem__(self, feature: int) -> Explained:
+        for one in self.features:
+            if one.feature == feature:
+                return one
+        known = ", ".join(str(one.feature) for one in self.features[:20])
+        raise KeyError(f"Feature {feature} was not explained; those that were: {known}.")
+
+    def __iter__(self) -> Iterator[Explained]:
+        return iter(self.features)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a line for each score: its 95 % interval and its controls, or what the problem was."""
+        lines = []
+        for one in self.features:
+            told = {"feature": one.feature, "explanation": one.text, "contexts": one.contexts, "problem": one.problem}
+            tests = {"detection": one.detection, "fuzzing": one.fuzzing}
+            scores = [
+                {"test": name, "measure": measure, **vars(score)}
+                | {"shuffled": score.shuffled.value, "random": score.random.value}
+                for name, test in tests.items()
+                if test is not None
+                for measure, score in (("auroc", test.auroc), ("accuracy", test.accuracy))
+            ]
+            lines += [told | score for score in scores or [{}]]
+        order = ["feature", "explanation", "test", "measure", "value", "low", "high", "shuffled", "random"]
+        return pd.DataFrame(lines).reindex(columns=[*order, "contexts", "problem"])
+
+
+class Failure(Exception):
+    """What went wrong with one feature."""
+
+
+def explain(
+    features: FeatureSet,
+    numbers: Sequence[int],
+    *,
+    explainer: Explainer = template,
+    judge: Judge = mentions,
+    timeout: float | int = 60,
+    seed: int = 0,
+) -> Explanations:
+    """Explain features by half of the documents and score the explanations on the other half.
+
+    An explainer or a judge that raises, takes too long or answers nonsense leaves a ``problem`` beside the feature.
+
+    Args:
+        features: With their dictionary and store, as ``describe`` returns them.
+        numbers: Which; two at least, for each explanation is also held against the contexts of another feature.
+        explainer: Returns an ``Explanation``, or a text for the judge; ``asked`` makes one of a language model.
+        judge: ``judge(text, words)`` says how well each word of a context fits a text, from 0 to 1. The default looks
+            for the words that the text mentions.
+        timeout: Seconds for each answer of the explainer, and for the judge's on each context.
+        seed: Of the halves, the contexts and the controls.
+    """
+    numbers = [features[number].number for number in ([numbers] if isinstance(numbers, int) else numbers)]
+    if len(set(numbers)) < 2 or len(set(numbers)) < len(numbers):
+        raise ValueError(
+            f"explain takes two or more different features, got {numbers}; each explanation is also held against "
+            "the contexts of another feature."
+        )
+    if not timeout > 0:
+        raise ValueError(f"timeout must be above 0 seconds, got {timeout}.")
+    contexts = Contexts(features, seed)
+    run = _Run(contexts, judge, timeout, seed)
+    found: dict[int, Explanation] = {}
+    problems: dict[int, str] = {}
+    for number in numbers:
+        try:
+            run.held_out(number)  # what cannot be scored is not worth an answer
+            found[number] = run.explained(explainer, number)
+        except Failure as failure:
+            problems[number] = str(failure)
+    order = random.Random(seed).sample(list(found), len(found))
+    other = dict(zip(order, [*order[1:], *order[:1]], strict=True))
+    done = []
+    for number in numbers:
+        text = found[number].text if number in found else ""
+        try:
+            if number in problems:
+                raise Failure(problems[number])
+            if other[number] == number:
+                raise Failure("no other feature has an explanation to hold against its contexts")
+            done.append(run.scored(number, found[number], found[other[number]]))
+        except Failure as failure:
+            done.append(Explained(number, text, 0, None, None, str(failure)))
+    return Explanations(tuple(done))
+
+
+class _Run:
+    """What the features of one call share."""
+
+    def __init__(self, contexts: Contexts, judge: Judge, timeout: float, seed: int) -> None:
+        self.contexts, self.judge, self.timeout, self.seed = contexts, judge, timeout, seed
+        self.words = contexts.words
+
+    def held_out(self, number: int) -> tuple[list[Example], list[Example]]:
+        """Return as many active as silent contexts."""
+        active, silent = self.contexts.active(number), self.contexts.silent(number, held=True)
+        n = min(len(active), len(silent))
+        if n < LEAST:
+            raise Failure(
+                f"active in {len(active)} and silent in {len(silent)} held-out contexts; {LEAST} of either are needed"
+            )
+        return active[:n], silent[:n]
+
+    def explained(self, explainer: Explainer, number: int) -> Explanation:
+        """Return what the explainer answers, a text with the judge's predictions."""
+        answer = self.answer("explainer", lambda: explainer(Shown(self.contexts, number)))
+        if isinstance(answer, str) and answer.strip():
+            return Explanation(answer, partial(self.judge, answer))
+        if isinstance(answer, Explanation):
+            return answer
+        raise Failure(f"the explainer returned {_short(answer)}, neither an Explanation nor a text")
+
+    def scored(self, number: int, explanation: Explanation, other: Explanation) -> Explained:
+        """Return the scores of an explanation, of another feature's and of random words."""
+        active, silent = self.held_out(number)
+        drawn = random.Random(f"{self.seed} {number}").sample(
+            self.words, min(len(explanation.text.split()), len(self.words))
+        )
+        chance = ", ".join(word.strip() for word in drawn)
+        found: dict[str, list[tuple[Estimate, Estimate]]] = {"detection": [], "fuzzing": []}
+        for one in (explanation, other, Explanation(chance, partial(self.judge, chance))):
+            on, off = self.predicted(one, active), self.predicted(one, silent)
+            for name, (yes, no) in (
+                ("detection", detection(on, off)),
+                ("fuzzing", fuzzing(on, active, self.seed + number)),
+            ):
+                if len(yes):
+                    found[name].append((auroc(yes, no), accuracy(yes, no)))
+        tests = {
+            name: Prediction(*(beside(*estimates) for estimates in zip(*three, strict=True))) if three else None
+            for name, three in found.items()
+        }
+        return Explained(number, explanation.text, 2 * len(active), tests["detection"], tests["fuzzing"])
+
+    def predicted(self, explanation: Explanation, contexts: Sequence[Example]) -> Scored:
+        """Return what an explanation predicts in each context."""
+        found = []
+        for one in contexts:
+            answer = self.answer("judge", lambda: explanation.predict(list(one.words)))  # noqa: B023 (asked now)
+            try:
+                scores = np.asarray(answer, dtype=float)
+            except (TypeError, ValueError):
+                raise Failure(f"the judge returned {_short(answer)}, not a number for each word") from None
+            if scores.shape != (len(one.words),) or not np.isfinite(scores).all():
+                raise Failure(
+                    f"the judge returned {_short(answer)}, not a finite number for each of {len(one.words)} words"
+                )
+            found.append(scores)
+        return found
+
+    def answer(self, who: str, ask: Callable[[], Any]) -> Any:
+        """Return what somebody else's code answers, if it does so in time."""
+        box: list[tuple[bool, Any]] = []
+
+        def work() -> None:
+            try:
+                box.append((True, ask()))
+            except BaseException as error:  # also an exit: it is not ours to end the run
+                box.append((False, error))
+
+        # A thread cannot be ended from outside; as a daemon it is left behind without keeping Python alive.
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(self.timeout)
+        if not box:
+            raise Failure(f"the {who} gave no answer within {self.timeout:g} s")
+        well, answer = box[0]
+        if not well:
+            raise Failure(f"the {who} raised {type(answer).__name__}: {textwrap.shorten(str(answer), 200)}")
+        return answer
+
+
+def _short(answer: Any) -> str:
+    return textwrap.shorten(repr(answer), 80, placeholder=" …")
