@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from itertools import islice
 
 import pandas as pd
 import torch
@@ -17,8 +18,8 @@ BEFORE, AFTER = 10, 5
 POOL = 768
 """Places of the store, drawn at random, among which a feature's silent contexts are looked for."""
 
-SHOWN = 40
-"""Silent contexts that an explainer is shown at most."""
+SILENT = 40
+"""Silent contexts of a feature in either half, at most."""
 
 
 class Shown(Feature):
@@ -45,7 +46,7 @@ class Shown(Feature):
     @property
     def silent(self) -> list[Example]:
         """Where it is silent on every token, drawn at random."""
-        return self._contexts.silent(self.number, held=False)[:SHOWN]
+        return self._contexts.silent(self.number, held=False)
 
     @property
     def tokens(self) -> pd.DataFrame:
@@ -103,7 +104,8 @@ class Contexts:
         active = torch.zeros(len(self._rows.tokens), dtype=torch.bool)
         active[self._active[low:high]] = True
         quiet = ~(active[self._row] & self._there).any(1)
-        return [self._context(i) for i in self._order if quiet[i] and self.held(self._doc(i)) == held]
+        chosen = (i for i in self._order if quiet[i] and self.held(self._doc(i)) == held)
+        return [self._context(i) for i in islice(chosen, SILENT)]
 
     @property
     def words(self) -> list[str]:

@@ -25,7 +25,7 @@ import pandas as pd
 from workbench.features.contexts import Contexts, Shown
 from workbench.features.explanation import Explanation, Judge, mentions, template
 from workbench.features.featureset import Example, FeatureSet
-from workbench.features.scoring import Estimate, Prediction, Scored, accuracy, auroc, beside, detection, fuzzing
+from workbench.features.scoring import Prediction, Scored, accuracy, auroc, beside, detection, fuzzing
 
 Explainer = Callable[[Shown], Explanation | str]
 """Takes a feature of which only the shown contexts can be seen."""
@@ -127,30 +127,28 @@ def explain(
         )
     if not timeout > 0:
         raise ValueError(f"timeout must be above 0 seconds, got {timeout}.")
-    contexts = Contexts(features, seed)
-    run = _Run(contexts, judge, timeout, seed)
-    found: dict[int, Explanation] = {}
-    problems: dict[int, str] = {}
+    run = _Run(Contexts(features, seed), judge, timeout, seed)
+    texts, problems = dict.fromkeys(numbers, ""), {}
+    found: dict[int, tuple[Explanation, Scored, Scored]] = {}
     for number in numbers:
         try:
-            run.held_out(number)  # what cannot be scored is not worth an answer
-            found[number] = run.explained(explainer, number)
+            active, silent = run.held_out(number)  # what cannot be scored is not worth an answer
+            explanation = run.explained(explainer, number)
+            texts[number] = explanation.text
+            found[number] = explanation, run.predicted(explanation, active), run.predicted(explanation, silent)
         except Failure as failure:
             problems[number] = str(failure)
     order = random.Random(seed).sample(list(found), len(found))
-    other = dict(zip(order, [*order[1:], *order[:1]], strict=True))
-    done = []
-    for number in numbers:
-        text = found[number].text if number in found else ""
+    done = {}
+    for number, other in zip(order, [*order[1:], *order[:1]], strict=True):
         try:
-            if number in problems:
-                raise Failure(problems[number])
-            if other[number] == number:
+            if other == number:
                 raise Failure("no other feature has an explanation to hold against its contexts")
-            done.append(run.scored(number, found[number], found[other[number]]))
+            done[number] = run.scored(number, *found[number], found[other][0])
         except Failure as failure:
-            done.append(Explained(number, text, 0, None, None, str(failure)))
-    return Explanations(tuple(done))
+            problems[number] = str(failure)
+    failed = {n: Explained(n, texts[n], 0, None, None, problem) for n, problem in problems.items()}
+    return Explanations(tuple((done | failed)[number] for number in numbers))
 
 
 class _Run:
@@ -158,7 +156,6 @@ class _Run:
 
     def __init__(self, contexts: Contexts, judge: Judge, timeout: float, seed: int) -> None:
         self.contexts, self.judge, self.timeout, self.seed = contexts, judge, timeout, seed
-        self.words = contexts.words
 
     def held_out(self, number: int) -> tuple[list[Example], list[Example]]:
         """Return as many active as silent contexts."""
@@ -179,27 +176,19 @@ class _Run:
             return answer
         raise Failure(f"the explainer returned {_short(answer)}, neither an Explanation nor a text")
 
-    def scored(self, number: int, explanation: Explanation, other: Explanation) -> Explained:
+    def scored(self, number: int, explanation: Explanation, on: Scored, off: Scored, other: Explanation) -> Explained:
         """Return the scores of an explanation, of another feature's and of random words."""
         active, silent = self.held_out(number)
-        drawn = random.Random(f"{self.seed} {number}").sample(
-            self.words, min(len(explanation.text.split()), len(self.words))
-        )
+        words = self.contexts.words
+        drawn = random.Random(f"{self.seed} {number}").sample(words, min(len(explanation.text.split()), len(words)))
         chance = ", ".join(word.strip() for word in drawn)
-        found: dict[str, list[tuple[Estimate, Estimate]]] = {"detection": [], "fuzzing": []}
-        for one in (explanation, other, Explanation(chance, partial(self.judge, chance))):
-            on, off = self.predicted(one, active), self.predicted(one, silent)
-            for name, (yes, no) in (
-                ("detection", detection(on, off)),
-                ("fuzzing", fuzzing(on, active, self.seed + number)),
-            ):
-                if len(yes):
-                    found[name].append((auroc(yes, no), accuracy(yes, no)))
-        tests = {
-            name: Prediction(*(beside(*estimates) for estimates in zip(*three, strict=True))) if three else None
-            for name, three in found.items()
-        }
-        return Explained(number, explanation.text, 2 * len(active), tests["detection"], tests["fuzzing"])
+        controls = other, Explanation(chance, partial(self.judge, chance))
+        predicted = [(on, off), *((self.predicted(one, active), self.predicted(one, silent)) for one in controls)]
+        tests = (
+            _prediction([detection(on, off) for on, off in predicted]),
+            _prediction([fuzzing(on, active, self.seed + number) for on, _ in predicted]),
+        )
+        return Explained(number, explanation.text, 2 * len(active), *tests)
 
     def predicted(self, explanation: Explanation, contexts: Sequence[Example]) -> Scored:
         """Return what an explanation predicts in each context."""
@@ -237,6 +226,13 @@ class _Run:
         if not well:
             raise Failure(f"the {who} raised {type(answer).__name__}: {textwrap.shorten(str(answer), 200)}")
         return answer
+
+
+def _prediction(scores: list[tuple[np.ndarray, np.ndarray]]) -> Prediction | None:
+    """Return how well the scores of an explanation tell the first kind from the second, beside those of its controls."""
+    if not len(scores[0][0]):
+        return None
+    return Prediction(*(beside(*(measure(*pair) for pair in scores)) for measure in (auroc, accuracy)))
 
 
 def _short(answer: Any) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.feature_extraction import DictVectorizer
+from scipy.special import expit
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from workbench.features.contexts import Shown
@@ -42,18 +43,23 @@ def template(feature: Shown) -> Explanation:
     active = np.array([act > 0 for one in contexts for act in one.acts])
     if active.all() or not active.any():
         raise ValueError(f"{len(contexts)} contexts show it active on {active.sum()} of {len(active)} tokens")
-    vectorizer = DictVectorizer()
-    seen = vectorizer.fit_transform(cue for one in contexts for cue in _cues(one.words))
+    vectorizer = CountVectorizer(analyzer=list, binary=True, dtype=np.float64)
+    seen = vectorizer.fit_transform(cues for one in contexts for cues in _cues(one.words))
     # liblinear penalises the intercept too, but not where it is scaled up.
     model = LogisticRegression(
         l1_ratio=1.0, solver="liblinear", C=1.0, class_weight="balanced", intercept_scaling=100.0, random_state=0
     )
     model.fit(seen, active)
 
-    def predict(words: list[str]) -> np.ndarray:
-        return model.predict_proba(vectorizer.transform(_cues(words)))[:, 1]
+    cues = vectorizer.get_feature_names_out()
+    weights = {cues[i]: float(model.coef_[0, i]) for i in model.coef_[0].nonzero()[0]}
 
-    return Explanation(_told(vectorizer.get_feature_names_out(), model.coef_[0]), predict)
+    def predict(words: list[str]) -> np.ndarray:
+        return expit([model.intercept_[0] + sum(weights.get(cue, 0.0) for cue in cues) for cues in _cues(words)])
+
+    # Named are those that account for most of the shown activity, which a rare word does not, whatever its weight.
+    times = dict(zip(cues, np.asarray(seen[active].sum(0))[0], strict=True))
+    return Explanation(_told({cue: weight * times[cue] for cue, weight in weights.items()}), predict)
 
 
 def mentions(text: str, words: list[str]) -> list[float]:
@@ -70,15 +76,18 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[^\s.,;:!?\"'()]+", text.casefold())
 
 
-def _cues(words: list[str]) -> Iterator[dict[str, int]]:
+def _cues(words: list[str]) -> Iterator[set[str]]:
     """Yield what may tell whether the feature is active on each word."""
     for i, word in enumerate(words):
-        since = {f"since {one!r}": 1 for one in words[:i]}
-        yield since | {f"on {word!r}": 1} | ({f"after {words[i - 1]!r}": 1} if i else {})
+        yield {
+            f"on {word!r}",
+            *(f"after {one!r}" for one in words[i - 1 : i]),
+            *(f"since {one!r}" for one in words[:i]),
+        }
 
 
-def _told(cues: Sequence[str], weights: np.ndarray) -> str:
+def _told(strengths: dict[str, float]) -> str:
     """Return the strongest cues of each kind in words."""
-    strongest = [cues[i].split(" ", 1) for i in (-weights).argsort() if weights[i] > 0]
+    strongest = [cue.split(" ", 1) for cue in sorted(strengths, key=lambda cue: -strengths[cue]) if strengths[cue] > 0]
     kinds = {kind: [word for one, word in strongest if one == kind][:NAMED] for kind in ("on", "after", "since")}
     return "; ".join(f"{kind} {', '.join(words)}" for kind, words in kinds.items() if words) or "nothing in particular"

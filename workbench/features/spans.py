@@ -22,7 +22,7 @@ def localise(feature: Feature, label: str, *, seed: int = 0) -> Score:
     """Return how well the tokens on which a feature is active cover the spans of a label.
 
     That is the intersection over union of the two sets of tokens in a document, on average over documents, drawn at
-    random, in which the label holds, and as many in which the feature is active: missing a span counts against it,
+    random, in which the label holds or the feature is active: missing a span counts against it,
     and so does being active where there is none. (Zhang et al. 2024, arXiv 2411.14982, do so with the segments of
     pictures.) ``shuffled`` is the same of the spans of another document, ``random`` of as many tokens of the document,
     drawn at random.
@@ -44,8 +44,7 @@ def localise(feature: Feature, label: str, *, seed: int = 0) -> Score:
         raise ValueError(f"{label!r} holds on no row of this store; choose a label that does.")
     draw = random.Random(seed)
     active = sorted({one.doc for one in feature.sample})
-    n = min(DOCUMENTS, len(labelled), len(active))
-    chosen = sorted({*draw.sample(labelled, n), *draw.sample(active, n)})
+    chosen = sorted({doc for docs in (labelled, active) for doc in draw.sample(docs, min(DOCUMENTS, len(docs)))})
     wanted = torch.tensor(chosen)
     index = torch.cat([part[torch.isin(store.rows(part, ()).doc, wanted)] for part in parts])
     sites = tuple(map(Site.parse, features.provenance["sites_in"]))
