@@ -25,7 +25,7 @@ from workbench.models import Site
 SEED = random.SystemRandom().randrange(2**20)
 HERE = Site(0)
 WORDS = 80
-WORLDS = 4
+WORLDS = 3
 
 ON = range(8)  # active on token 10 + i
 AFTER_ONE = range(8, 12)  # active after token 10 + i, on whatever comes
@@ -76,12 +76,12 @@ def world(seed: int) -> FeatureSet:
         on[:, i] = part == i - 15
     on[:, NOTHING] = torch.rand(n, generator=g) < 0.02
     on[:, ALWAYS] = torch.rand(n, generator=g) < 0.9
-    on[:, RARE] = doc < 1
+    on[:, RARE] = (doc < 4) & (pos == 1)
     on[:, DEAD] = False
     directions = torch.linalg.qr(torch.randn(48, 24, generator=g))[0].T
     directions = F.normalize(directions + 0.03 * torch.randn(24, 48, generator=g), dim=1)
     directions[DEAD] *= 0.01
-    acts = (on * (1 + torch.rand(n, 24, generator=g))) @ directions + 0.15 * torch.randn(n, 48, generator=g)
+    acts = (on * (1 + torch.rand(n, 24, generator=g))) @ directions + 0.05 * torch.randn(n, 48, generator=g)
     names = {"part": ("", "a", "b", "c", "d"), "word": ("", "low", "high")}
     columns = {"token": tokens, "pos": pos, "doc": doc, "label.part": part, "label.word": 1 + (tokens >= 40)}
     shard = MemoryShard({name: one.int() for name, one in columns.items()} | {str(HERE): acts})
@@ -110,7 +110,7 @@ def test_explanations_predict_planted_features_and_those_of_others_or_random_wor
         assert np.mean([score.shuffled.value for score in scores]) == pytest.approx(0.5, abs=0.05)
         assert np.mean([score.random.value for score in scores]) == pytest.approx(0.5, abs=0.05)
         assert all(score.low < score.value <= score.high for score in scores)
-        assert all(score.low > score.shuffled.value for score in scores if score.value > 0.95)
+        assert np.mean([score.low for score in scores]) > np.mean([score.shuffled.high for score in scores])
 
 
 def test_a_text_is_judged_by_the_words_that_it_mentions():
@@ -154,7 +154,8 @@ def test_no_document_is_both_shown_and_held_out_and_silent_contexts_are_silent()
             assert around[one.at] == row
             assert [act > 0 for act in one.acts] == codes[around, number].tolist()
         assert all(max(one.acts) == 0 for one in (*shown.silent, *silent))
-        words = [(word, act > 0) for one in (*shown.sample, *shown.silent) for word, act in zip(one.words, one.acts)]
+        both = [*shown.sample, *shown.silent]
+        words = [(word, act > 0) for one in both for word, act in zip(one.words, one.acts, strict=True)]
         token, share, of_token = shown.tokens.iloc[0]
         assert share == words.count((token, True)) / sum(act for _, act in words)
         assert of_token == words.count((token, True)) / (words.count((token, True)) + words.count((token, False)))
@@ -397,12 +398,11 @@ def test_a_local_model_is_asked_in_its_own_format(writer):
     from workbench.models import load_model
 
     model = load_model(writer, device="cpu")
-    prompts = {"plain": "Q: {}", "chat": "<user>{}</user><model>"}
     feature = Shown(Contexts(world(SEED), SEED), 0)
     asks = []
     asked(lambda prompt: asks.append(prompt) or "none")[0](feature)
     (prompt,) = asks
-    for kind in prompts:
+    for kind in ("plain", "chat"):
         if kind == "chat":
             model.tokenizer.chat_template = (
                 "{% for m in messages %}<user>{{ m.content }}</user>{% endfor %}"

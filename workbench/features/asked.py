@@ -96,6 +96,7 @@ def _model(model: TransformerBridge, max_new_tokens: int) -> Callable[[str], str
             turn = [{"role": "user", "content": prompt}]
             prompt = model.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
         tokens = tokenize(model, prompt)
-        return "".join(one.text for one in generate(model, tokens, temperature=0, max_new_tokens=max_new_tokens))
+        written = generate(model, tokens, temperature=0, max_new_tokens=max_new_tokens)
+        return model.tokenizer.decode([token.id for token in written], skip_special_tokens=True)
 
     return write

@@ -229,7 +229,7 @@ class _Run:
 
 
 def _prediction(scores: list[tuple[np.ndarray, np.ndarray]]) -> Prediction | None:
-    """Return how well the scores of an explanation tell the first kind from the second, beside those of its controls."""
+    """Return how well an explanation's scores tell the first kind from the second, beside those of its controls."""
     if not len(scores[0][0]):
         return None
     return Prediction(*(beside(*(measure(*pair) for pair in scores)) for measure in (auroc, accuracy)))

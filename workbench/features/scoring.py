@@ -79,8 +79,8 @@ def auroc(yes: np.ndarray, no: np.ndarray) -> Estimate:
     """Return how often a score of ``yes`` is above one of ``no``, ties counting half.
 
     The interval holds the areas from which this one is within 1.96 standard deviations, by the variance of Hanley and
-    McNeil (1982) as Newcombe (2006, Statistics in Medicine 25:559, method 5) takes it: no area is certain, not even 1. Contexts count
-    as independent.
+    McNeil (1982) as Newcombe (2006, Statistics in Medicine 25:559, method 5) takes it: no area is certain, not even 1.
+    Contexts count as independent.
     """
     m, n = len(yes), len(no)
     found = (1 + float(np.sign(yes[:, None] - no).mean())) / 2
