@@ -1,8 +1,10 @@
 """Explanations against features whose triggers are planted, and against explainers that fail."""
 
+import doctest
 import logging
 import random
 import re
+import sys
 import threading
 import time
 from functools import cache
@@ -258,14 +260,14 @@ BAD = {
     lambda feature: 1 / 0: "the explainer raised ZeroDivisionError: division by zero",
     hang: "the explainer gave no answer within 0.3 s",
     stop: "the explainer raised SystemExit: enough",
-    lambda feature: 7: "the explainer returned 7, neither an Explanation nor a text",
-    lambda feature: None: "the explainer returned None, neither",
-    lambda feature: " ": "the explainer returned ' ', neither",
-    lambda feature: Explanation(
-        "short", lambda words: [1.0]
-    ): r"the judge returned \[1.0\], not a finite number for each",
-    lambda feature: Explanation("nan", lambda words: [np.nan] * len(words)): "not a finite number for each of",
-    lambda feature: Explanation("text", lambda words: words): "not a number for each word",
+    lambda feature: 7: "the explainer returned int, neither an Explanation nor a text",
+    lambda feature: " ": "the explainer returned an empty text, neither",
+    lambda feature: Explanation(None, mentions): "the explainer returned Explanation, neither",
+    lambda feature: Explanation("short", lambda words: [1.0]): "the judge returned no number from 0 to 1 for each of",
+    lambda feature: Explanation("nan", lambda words: [np.nan] * len(words)): "the judge returned no number",
+    lambda feature: Explanation("ten", lambda words: [10] * len(words)): "the judge returned no number",
+    lambda feature: Explanation("text", lambda words: words): "the judge raised ValueError: could not convert",
+    lambda feature: Explanation("grad", lambda words: torch.ones(len(words), requires_grad=True)): "RuntimeError",
     lambda feature: Explanation("loud", lambda words: {}["x"]): "the judge raised KeyError: 'x'",
 }
 
@@ -333,6 +335,11 @@ def test_questions_that_cannot_be_are_refused(as_user):
     loose.attached(features.dictionary, features.store).rows = 7
     with pytest.raises(ValueError, match=r"described on 7 rows and this store has \d+; give theirs"):
         explain(loose, [0, 1])
+
+
+def test_the_examples_in_the_text_are_right():
+    for module in ("explanation", "asked"):
+        assert doctest.testmod(sys.modules[f"workbench.features.{module}"]).failed == 0
 
 
 # --- language models ------------------------------------------------------------------------------------------

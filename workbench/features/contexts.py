@@ -1,6 +1,7 @@
 """Contexts by which features are explained, and others, of other documents, on which the explanations are judged."""
 
 import random
+from collections import Counter
 from dataclasses import replace
 from itertools import islice
 
@@ -51,12 +52,11 @@ class Shown(Feature):
     @property
     def tokens(self) -> pd.DataFrame:
         """The tokens it is active on most often in ``sample``, and in ``sample`` and ``silent``, how often on each."""
-        pairs = [pair for one in (*self.sample, *self.silent) for pair in zip(one.words, one.acts, strict=True)]
-        table = pd.DataFrame([(word, act > 0) for word, act in pairs], columns=["token", "active"])
-        counts = table.groupby("token", sort=False)["active"].agg(["sum", "mean"]).sort_values("sum", ascending=False)
-        counts = counts[counts["sum"] > 0]
-        shares = counts["sum"] / max(int(counts["sum"].sum()), 1)
-        return pd.DataFrame({"token": counts.index, "share": shares.tolist(), "of_token": counts["mean"].tolist()})
+        sample, silent = self.sample, self.silent
+        active = Counter(word for one in sample for word, act in zip(one.words, one.acts, strict=True) if act > 0)
+        met = Counter(word for one in (*sample, *silent) for word in one.words)
+        lines = [(word, n / active.total(), n / met[word]) for word, n in active.most_common()]
+        return pd.DataFrame(lines, columns=["token", "share", "of_token"])
 
 
 class Contexts:

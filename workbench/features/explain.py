@@ -172,9 +172,10 @@ class _Run:
         answer = self.answer("explainer", lambda: explainer(Shown(self.contexts, number)))
         if isinstance(answer, str) and answer.strip():
             return Explanation(answer, partial(self.judge, answer))
-        if isinstance(answer, Explanation):
+        if isinstance(answer, Explanation) and isinstance(answer.text, str):
             return answer
-        raise Failure(f"the explainer returned {_short(answer)}, neither an Explanation nor a text")
+        got = "an empty text" if isinstance(answer, str) else type(answer).__name__
+        raise Failure(f"the explainer returned {got}, neither an Explanation nor a text")
 
     def scored(self, number: int, explanation: Explanation, on: Scored, off: Scored, other: Explanation) -> Explained:
         """Return the scores of an explanation, of another feature's and of random words."""
@@ -194,15 +195,10 @@ class _Run:
         """Return what an explanation predicts in each context."""
         found = []
         for one in contexts:
-            answer = self.answer("judge", lambda: explanation.predict(list(one.words)))  # noqa: B023 (asked now)
-            try:
-                scores = np.asarray(answer, dtype=float)
-            except (TypeError, ValueError):
-                raise Failure(f"the judge returned {_short(answer)}, not a number for each word") from None
-            if scores.shape != (len(one.words),) or not np.isfinite(scores).all():
-                raise Failure(
-                    f"the judge returned {_short(answer)}, not a finite number for each of {len(one.words)} words"
-                )
+            words = list(one.words)
+            scores = self.answer("judge", lambda: np.asarray(explanation.predict(words), dtype=float))  # noqa: B023
+            if scores.shape != (len(words),) or not ((scores >= 0) & (scores <= 1)).all():
+                raise Failure(f"the judge returned no number from 0 to 1 for each of {len(words)} words")
             found.append(scores)
         return found
 
@@ -233,7 +229,3 @@ def _prediction(scores: list[tuple[np.ndarray, np.ndarray]]) -> Prediction | Non
     if not len(scores[0][0]):
         return None
     return Prediction(*(beside(*(measure(*pair) for pair in scores)) for measure in (auroc, accuracy)))
-
-
-def _short(answer: Any) -> str:
-    return textwrap.shorten(repr(answer), 80, placeholder=" …")

@@ -3,11 +3,10 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from workbench.features.contexts import Shown
 from workbench.features.featureset import Example
@@ -39,23 +38,27 @@ def template(feature: Shown) -> Explanation:
     A logistic regression with an L1 penalty on the tokens of the shown contexts keeps few of them; the text names the
     strongest.
     """
+    # Not at the top: they would load with every feature.
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+
     contexts: list[Example] = [*feature.top, *feature.sample, *feature.silent]
     active = np.array([act > 0 for one in contexts for act in one.acts])
     if active.all() or not active.any():
         raise ValueError(f"{len(contexts)} contexts show it active on {active.sum()} of {len(active)} tokens")
-    vectorizer = CountVectorizer(analyzer=list, binary=True, dtype=np.float64)
-    seen = vectorizer.fit_transform(cues for one in contexts for cues in _cues(one.words))
+    vectorizer = CountVectorizer(analyzer=list)  # type: ignore[arg-type]
+    seen: Any = vectorizer.fit_transform(at for one in contexts for at in _cues(one.words))
     # liblinear penalises the intercept too, but not where it is scaled up.
-    model = LogisticRegression(
-        l1_ratio=1.0, solver="liblinear", C=1.0, class_weight="balanced", intercept_scaling=100.0, random_state=0
+    model: Any = LogisticRegression(
+        l1_ratio=1.0, solver="liblinear", C=1.0, class_weight="balanced", intercept_scaling=100, random_state=0
     )
     model.fit(seen, active)
-
-    cues = vectorizer.get_feature_names_out()
-    weights = {cues[i]: float(model.coef_[0, i]) for i in model.coef_[0].nonzero()[0]}
+    cues = vectorizer.get_feature_names_out().tolist()
+    weights = {cue: weight for cue, weight in zip(cues, model.coef_[0].tolist(), strict=True) if weight}
+    intercept = float(model.intercept_[0])
 
     def predict(words: list[str]) -> np.ndarray:
-        return expit([model.intercept_[0] + sum(weights.get(cue, 0.0) for cue in cues) for cues in _cues(words)])
+        return expit([intercept + sum(weights.get(cue, 0.0) for cue in at) for at in _cues(words)])
 
     # Named are those that account for most of the shown activity, which a rare word does not, whatever its weight.
     times = dict(zip(cues, np.asarray(seen[active].sum(0))[0], strict=True))

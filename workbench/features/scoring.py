@@ -7,14 +7,14 @@ accuracy is the area under the ROC curve of a yes or a no, so that one interval 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
 
 from workbench.features.featureset import Example
 
-Z = float(norm.ppf(0.975))
+Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _within(found: float, deviation: Callable[[float], float]) -> Estimate:
         start = min(max(found, 1e-9), 1 - 1e-9)  # at 0 and 1 nothing deviates, and the search would end there
         if abs(found - end) <= 1e-9:
             return end
-        return float(brentq(lambda true: abs(found - true) - Z * deviation(true), start, end))
+        return brentq(lambda true: abs(found - true) - Z * deviation(true), start, end)  # type: ignore[return-value]
 
     return Estimate(found, edge(0.0), edge(1.0))
 
