@@ -110,7 +110,8 @@ def test_explanations_predict_planted_features_and_those_of_others_or_random_wor
         scores = [getattr(one, test).auroc for one in done]
         assert np.mean([score.value for score in scores]) >= 0.9
         assert np.mean([score.shuffled.value for score in scores]) == pytest.approx(0.5, abs=0.05)
-        assert np.mean([score.random.value for score in scores]) == pytest.approx(0.5, abs=0.05)
+        chance = np.array([score.random.value for score in scores])
+        assert chance.mean() == pytest.approx(0.5, abs=4 * chance.std() / len(chance) ** 0.5)
         assert all(score.low < score.value <= score.high for score in scores)
         assert np.mean([score.low for score in scores]) > np.mean([score.shuffled.high for score in scores])
 
@@ -133,7 +134,7 @@ def test_the_template_names_what_was_planted():
 
 
 def test_a_feature_of_nothing_is_not_explained_by_what_was_shown_of_it():
-    done = [explain(world(SEED + i), [0, NOTHING], seed=SEED + i)[NOTHING] for i in range(WORLDS)]
+    done = [explain(world(SEED + i), [0, NOTHING], seed=SEED + i)[NOTHING] for i in range(2 * WORLDS)]
     assert np.mean([one.detection.auroc.value for one in done]) == pytest.approx(0.5, abs=0.15)
     assert np.mean([one.fuzzing.auroc.value for one in done]) == pytest.approx(0.5, abs=0.15)
 

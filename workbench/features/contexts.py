@@ -86,7 +86,7 @@ class Contexts:
         self._there = (doc == doc[:, BEFORE, None]) & (pos - pos[:, BEFORE, None] == offsets)
         codes = encoded(dictionary, pick(rows.acts, sites))
         row, slot = (codes.values > 0).nonzero(as_tuple=True)
-        self._feature, order = codes.indices[row, slot].sort(stable=True)
+        self._feature, order = codes.indices[row, slot].long().sort(stable=True)
         self._active = row[order]
         self._order = random.Random(seed).sample(range(len(index)), len(index))
 

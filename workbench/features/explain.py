@@ -113,7 +113,8 @@ def explain(
     Args:
         features: With their dictionary and store, as ``describe`` returns them.
         numbers: Which; two at least, for each explanation is also held against the contexts of another feature.
-        explainer: Returns an ``Explanation``, or a text for the judge; ``asked`` makes one of a language model.
+        explainer: Returns an ``Explanation``, or a text for the judge. The default names the words on, after and since
+            which the feature is active; ``asked`` makes an explainer and a judge of a language model.
         judge: ``judge(text, words)`` says how well each word of a context fits a text, from 0 to 1. The default looks
             for the words that the text mentions.
         timeout: Seconds for each answer of the explainer, and for the judge's on each context.

@@ -22,10 +22,9 @@ def localise(feature: Feature, label: str, *, seed: int = 0) -> Score:
     """Return how well the tokens on which a feature is active cover the spans of a label.
 
     That is the intersection over union of the two sets of tokens in a document, on average over documents, drawn at
-    random, in which the label holds or the feature is active: missing a span counts against it,
-    and so does being active where there is none. (Zhang et al. 2024, arXiv 2411.14982, do so with the segments of
-    pictures.) ``shuffled`` is the same of the spans of another document, ``random`` of as many tokens of the document,
-    drawn at random.
+    random, in which the label holds or the feature is active: missing a span counts against it, and so does being
+    active where there is none. (Zhang et al. 2024, arXiv 2411.14982, do so with the segments of pictures.) The control
+    ``shuffled`` takes the spans of another document, ``random`` as many tokens of the document, drawn at random.
 
     Args:
         feature: Of a set with its dictionary and store; the store carries labels.
