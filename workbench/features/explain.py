@@ -128,7 +128,7 @@ def explain(
         )
     if not timeout > 0:
         raise ValueError(f"timeout must be above 0 seconds, got {timeout}.")
-    run = _Run(Contexts(features, seed), judge, timeout, seed)
+    run = _Run(Contexts(features, seed), judge, float(timeout), seed)
     texts, problems = dict.fromkeys(numbers, ""), {}
     found: dict[int, tuple[Explanation, Scored, Scored]] = {}
     for number in numbers:
