@@ -3,6 +3,12 @@
 =================  ==================================================================================
 ``describe``       one pass over a store: a ``FeatureSet``
 ``featureset``     ``FeatureSet``, on disk and read from there as it is asked for; ``feature``: ``Feature``
+``explain``        explanations of features, scored on held-out contexts
+``explanation``    ``Explanation``; the template and the judge that need no language model
+``asked``          a language model as explainer and judge
+``contexts``       what an explainer is shown, and what is held out
+``scoring``        detection and fuzzing, with intervals and controls
+``spans``          ``localise``: a feature beside the spans of a label
 ``search``         by prompt, label, text or direction
 ``effects``        on the logits, on the loss to first order, and exactly
 ``matches``        labels that a feature stands for
@@ -14,9 +20,32 @@
 =================  ==================================================================================
 """
 
+from workbench.features.asked import asked
 from workbench.features.describe import describe
 from workbench.features.effects import Effect
+from workbench.features.explain import Explained, Explanations, explain
+from workbench.features.explanation import Explanation
 from workbench.features.feature import Example, Feature, Group, Match
 from workbench.features.featureset import FeatureSet, load_features
+from workbench.features.scoring import Estimate, Prediction, Score
+from workbench.features.spans import localise
 
-__all__ = ["Effect", "Example", "Feature", "FeatureSet", "Group", "Match", "describe", "load_features"]
+__all__ = [
+    "Effect",
+    "Estimate",
+    "Example",
+    "Explained",
+    "Explanation",
+    "Explanations",
+    "Feature",
+    "FeatureSet",
+    "Group",
+    "Match",
+    "Prediction",
+    "Score",
+    "asked",
+    "describe",
+    "explain",
+    "load_features",
+    "localise",
+]
