@@ -10,7 +10,8 @@ import torch
 
 from workbench.dictionaries.inputs import pick
 from workbench.features.encoding import encoded
-from workbench.features.feature import Example, Feature, FeatureSet
+from workbench.features.feature import Example, Feature
+from workbench.features.featureset import FeatureSet
 from workbench.models import Site
 
 BEFORE, AFTER = 10, 5
