@@ -42,8 +42,8 @@ class TokenView(View):
     scale = traitlets.Float(1.0).tag(sync=True)
     picked = traitlets.List(traitlets.Int()).tag(sync=True)
 
-    _esm = es_module("tokens.js")
-    _css = style_sheet("tokens.css")
+    _esm = es_module("grid.js", "tokens.js")
+    _css = style_sheet("grid.css")
 
     def __init__(
         self,
