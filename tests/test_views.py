@@ -15,7 +15,7 @@ from workbench.exercises.exercise import Exercise
 from workbench.language import Language
 from workbench.models import GeneratedToken
 from workbench.training import TrainConfig, train_many
-from workbench.views.base import Panel, View, legible, rounded
+from workbench.views.base import Panel, View, rounded
 from workbench.views.browser import BrowserView, dictionary_browser
 from workbench.views.columns import Column, ColumnsView, Shown
 from workbench.views.curves import CurvesView, Reading, Row, Seen

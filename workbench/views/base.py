@@ -135,17 +135,20 @@ class Panel(Showable, ipywidgets.VBox):
         return "".join(view.static_html() for view in self.views())
 
 
-_SIGNS = {code: chr(0x2400 + code) for code in range(32)} | {0x7F: "␡", ord("\n"): "⏎"}
-_SIGNS |= {
-    code: f"⟨{code:04X}⟩"
-    for code in (*range(0x80, 0xA0), 0x61C, 0x200B, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
-}
+_HIDDEN = (
+    *range(0x80, 0xA0),
+    *(0x61C, 0x200B, 0x200E, 0x200F, 0xFEFF),
+    *range(0x2028, 0x202F),
+    *range(0x2060, 0x2070),
+)
+_SIGNS = {code: chr(0x2400 + code) for code in range(32)} | {ord("\n"): "⏎", 0x7F: "␡"}
+_SIGNS |= {code: f"⟨{code:04X}⟩" for code in _HIDDEN}
 
 
 def legible(text: str, longest: int = 64) -> str:
     """Return ``text`` with signs for what controls a line or turns it round, cut after ``longest`` characters."""
     text = text if len(text) <= longest else f"{text[: longest - 1]}…"
-    return text.translate(_SIGNS).encode("utf-8", "backslashreplace").decode()  # half a pair is no text
+    return text.translate(_SIGNS)
 
 
 def rounded(value: Any) -> Any:

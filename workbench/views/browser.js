@@ -8,12 +8,13 @@ const worded = (name) => name.replaceAll("_", " ");
 const written = (value) => {
   if (!Number.isFinite(value)) return "none";
   if (value === 0) return "0";
-  return (Math.abs(value) < 0.001 ? value.toExponential(1) : `${+value.toPrecision(3)}`).replaceAll("-", "−");
+  return (Math.abs(value) < 0.9e-4 ? value.toExponential(1) : `${+value.toPrecision(3)}`).replaceAll("-", "−");
 };
 
 // A widget sends a DataView, a file holds base64.
 const floats = (sent) => {
-  if (typeof sent !== "string") return new Float32Array(sent.buffer.slice(sent.byteOffset, sent.byteOffset + sent.byteLength));
+  const { buffer, byteOffset, byteLength } = sent;
+  if (typeof sent !== "string") return new Float32Array(buffer.slice(byteOffset, byteOffset + byteLength));
   return new Float32Array(Uint8Array.from(atob(sent), (letter) => letter.charCodeAt(0)).buffer);
 };
 
@@ -36,9 +37,9 @@ const axis = (values, name) => {
     for (let power = Math.floor(from); power <= bent(high); power++)
       ticks.push(...factors.map((factor) => factor * 10 ** power));
   } else {
-    const rough = span / 4;
+    const rough = span / 5;
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
+    const step = power * [1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough);
     for (let i = Math.ceil(low / step); i * step <= high; i++) ticks.push(i * step);
   }
   return {
@@ -59,8 +60,9 @@ const render = ({ model, el }) => {
   const column = Object.fromEntries(names.map((name, i) => [name, all.subarray(i * n, (i + 1) * n)]));
   const text = Object.fromEntries(Object.entries(model.get("texts")).map(([name, lines]) => [name, lines.split("\n")]));
   const listed = ["feature", ...model.get("listed")];
+  const told = listed.filter((name) => name in text);
   const lines = Array.from({ length: n }, (_, i) =>
-    [`#${i}`, ...Object.values(text).map((of) => of[i])].join("\n").toLowerCase());
+    [`#${i}`, ...told.map((name) => text[name][i])].join("\n").toLowerCase());
   let ranked = Uint32Array.from({ length: n }, (_, i) => i); // all features in the order of the table
   let found = ranked; // those that the search leaves
   let matches = new Uint8Array(n).fill(1);
@@ -69,11 +71,15 @@ const render = ({ model, el }) => {
     model.set(name, value);
     model.save_changes();
   };
-  const about = (i) => [`Feature ${i}`, ...Object.values(text).map((of) => of[i]).filter(Boolean),
-    ...[...new Set([model.get("across"), model.get("up")])].map((name) => `${worded(name)} ${written(column[name][i])}`)].join(" · ");
+  const about = (i) => {
+    const axes = [...new Set([model.get("across"), model.get("up")])];
+    return [`Feature ${i}`, ...told.map((name) => text[name][i]).filter(Boolean),
+      ...axes.map((name) => `${worded(name)} ${written(column[name][i])}`)].join(" · ");
+  };
 
   // The search.
-  const search = node("input", { type: "search", "aria-label": "Search features", placeholder: "Label, token or #number" });
+  const hint = "Label, token or #number";
+  const search = node("input", { type: "search", "aria-label": "Search features", placeholder: hint });
   const count = node("span", { class: "wb-quiet", role: "status" });
   const choices = ["up", "across"].map((which) => {
     const select = node("select", {}, ...names.map((name) => node("option", { value: name }, worded(name))));
@@ -87,16 +93,17 @@ const render = ({ model, el }) => {
   const canvas = node("canvas", { "aria-hidden": "true" });
   const rings = ["wb-ring wb-open", "wb-ring"].map((name) => node("div", { class: name, hidden: "" }));
   const field = node("div", { class: "wb-field", tabindex: "0", role: "application" }, canvas, ...rings);
-  const scales = ["wb-up", "wb-across"].map((name) => node("div", { class: `${name} wb-quiet`, "aria-hidden": "true" }));
+  const scales = ["wb-up wb-quiet", "wb-across wb-quiet"].map((name) =>
+    node("div", { class: name, "aria-hidden": "true" }));
   const readout = node("div", { class: "wb-readout wb-quiet", "aria-live": "polite" });
   const px = new Float32Array(n);
   const py = new Float32Array(n);
   let pointed = -1;
+  let absent = 0; // features that an axis has no place for
 
   const rest = () => {
-    const absent = px.reduce((sum, x, i) => sum + (Number.isNaN(x) || Number.isNaN(py[i])), 0);
     const hint = "Point at a feature or use the arrow keys; a click or Enter opens it.";
-    readout.textContent = absent ? `${hint} ${absent.toLocaleString("en")} have no place on these axes.` : hint;
+    readout.textContent = absent ? `${hint} Without a place on these axes: ${absent.toLocaleString("en")}.` : hint;
   };
   const mark = (ring, i) => {
     ring.hidden = !(i >= 0 && Number.isFinite(px[i]) && Number.isFinite(py[i]));
@@ -117,11 +124,14 @@ const render = ({ model, el }) => {
     context.scale(ratio, ratio);
     const size = n > 5000 ? 2 : n > 500 ? 3 : 5;
     const style = getComputedStyle(field);
-    for (const [kind, colour, alpha] of [[0, style.color, 0.12], [1, `rgb(${style.getPropertyValue("--wb-plus")})`, 0.6]]) {
-      context.globalAlpha = alpha;
-      context.fillStyle = colour;
-      for (let i = 0; i < n; i++) if (matches[i] === kind) context.fillRect(px[i] - size / 2, py[i] - size / 2, size, size);
-    }
+    const dots = (kind, colour, alpha) => {
+      [context.fillStyle, context.globalAlpha] = [colour, alpha];
+      for (let i = 0; i < n; i++) {
+        if (matches[i] === kind) context.fillRect(px[i] - size / 2, py[i] - size / 2, size, size);
+      }
+    };
+    dots(0, style.color, 0.12);
+    dots(1, `rgb(${style.getPropertyValue("--wb-plus")})`, 0.6);
     mark(rings[0], model.get("chosen"));
   };
   let waiting = 0;
@@ -134,11 +144,13 @@ const render = ({ model, el }) => {
     for (const { which, select } of choices) select.value = model.get(which);
     const [x, y] = [axis(column[across], across), axis(column[up], up)];
     const [width, height, edge] = [field.clientWidth, field.clientHeight, 8];
-    const [toX, toY] = [(share) => edge + share * (width - 2 * edge), (share) => height - edge - share * (height - 2 * edge)];
+    const toX = (share) => edge + share * (width - 2 * edge);
+    const toY = (share) => height - edge - share * (height - 2 * edge);
     for (let i = 0; i < n; i++) {
       px[i] = toX(x.at(column[across][i]));
       py[i] = toY(y.at(column[up][i]));
     }
+    absent = px.reduce((sum, place, i) => sum + Number.isNaN(place + py[i]), 0);
     const tick = (value, side, place) => {
       const label = node("span", {}, written(value));
       label.style[side] = `${place}px`;
@@ -194,7 +206,8 @@ const render = ({ model, el }) => {
   });
 
   // The table.
-  const template = `72px ${listed.slice(1).map((name) => (name in text ? "minmax(90px, 1.6fr)" : "minmax(72px, 1fr)")).join(" ")}`;
+  const widths = listed.slice(1).map((name) => (name in text ? "minmax(90px, 1.6fr)" : "minmax(72px, 1fr)"));
+  const template = ["72px", ...widths].join(" ");
   const heads = listed.map((name) => {
     const button = node("button", { type: "button" }, worded(name));
     button.addEventListener("click", () => {
@@ -202,12 +215,12 @@ const render = ({ model, el }) => {
       model.set("falling", again ? !model.get("falling") : !(name in text || name === "feature"));
       set("order", name);
     });
-    return node("div", { role: "columnheader" }, button);
+    return node("div", { role: "columnheader", class: name in text ? "wb-text" : "" }, button);
   });
   const header = node("div", { role: "row", class: "wb-row wb-top", "aria-rowindex": "1" }, ...heads);
   const sheet = node("div", { class: "wb-sheet", role: "rowgroup" });
   const table = node("div", {
-    class: "wb-scroll", role: "grid", tabindex: "0", "aria-label": "Table of features", "aria-colcount": `${listed.length}`,
+    class: "wb-scroll", role: "grid", tabindex: "0", "aria-label": "Table of features",
   }, header, sheet);
   let cursor = 0; // a place in `found`
 
@@ -257,7 +270,8 @@ const render = ({ model, el }) => {
     if (event.target !== table) return; // the buttons of the head have keys of their own
     const page = Math.max(Math.floor(table.clientHeight / LINE) - 2, 1);
     const goal = {
-      ArrowDown: cursor + 1, ArrowUp: cursor - 1, PageDown: cursor + page, PageUp: cursor - page, Home: 0, End: found.length - 1,
+      ArrowDown: cursor + 1, ArrowUp: cursor - 1, PageDown: cursor + page, PageUp: cursor - page,
+      Home: 0, End: found.length - 1,
     }[event.key];
     if (goal !== undefined) go(goal);
     else if ((event.key === "Enter" || event.key === " ") && found.length) set("chosen", found[cursor]);
@@ -269,11 +283,11 @@ const render = ({ model, el }) => {
     const words = model.get("query").toLowerCase().split(/\s+/).filter(Boolean);
     matches = Uint8Array.from(lines, (of) => words.every((word) => of.includes(word)));
     found = ranked.filter((i) => matches[i]);
-    const total = n.toLocaleString("en");
-    count.textContent = words.length ? `${found.length.toLocaleString("en")} of ${total} features` : `${total} features`;
+    const [left, total] = [found.length.toLocaleString("en"), n.toLocaleString("en")];
+    count.textContent = words.length ? `${left} of ${total} features` : `${total} features`;
     table.setAttribute("aria-rowcount", `${found.length + 1}`);
     [cursor, table.scrollTop] = [0, 0];
-    follow();
+    fill();
     point(-1);
     repaint();
   };

@@ -33,7 +33,8 @@ const render = ({ model, el }) => {
       bar.style.height = `${100 * height}%`;
       return node("span", { title: names[i] }, bar);
     });
-    const picture = node("div", { class: "wb-bars", role: "img", "aria-label": `${name}; tallest at ${tallest}` }, ...columns);
+    const told = `${name}; tallest at ${tallest}`;
+    const picture = node("div", { class: "wb-bars", role: "img", "aria-label": told }, ...columns);
     return node("figure", {}, node("figcaption", { class: "wb-quiet" }, name), picture,
       node("div", { class: "wb-ends wb-quiet", "aria-hidden": "true" }, ...ends.map((end) => node("span", {}, end))));
   };

@@ -19,7 +19,7 @@ from workbench.features import Example, Feature, FeatureSet
 from workbench.views.base import Panel, View, es_module, legible, rounded, style_sheet
 from workbench.views.curves import blocks
 from workbench.views.jobs import guarded
-from workbench.views.tokens import static_tokens
+from workbench.views.tokens import static_tokens, visible
 
 LABEL = "activation"
 
@@ -153,8 +153,8 @@ class FeatureView(View):
         examples = static_tokens(rows, self.card["scale"])
         listings = "".join(map(_static_listing, self.card["listings"]))
         return (
-            f'{self.static_error()}<div style="font-weight:600">{escape(" · ".join(self._heading()))}</div>{facts}{bars}'
-            f'<div style="margin:8px 0">{examples}</div>{listings}'
+            f'{self.static_error()}<div style="font-weight:600">{escape(" · ".join(self._heading()))}</div>{facts}'
+            f'{bars}<div style="margin:8px 0">{examples}</div>{listings}'
         )
 
 
@@ -200,7 +200,7 @@ def card(feature: Feature) -> Card:
     if feature.dead:
         never = Fact("Density", "0", f"never active on {feature.features.rows:,} tokens")
         return Card(feature.number, title, flags, [never], [], [], [near], 1.0)
-    sections = [Section("Strongest", "where it is most active", [Texts("", _rows(feature.top))]), *_by_strength(feature)]
+    strongest = Section("Strongest", "where it is most active", [Texts("", _rows(feature.top))])
     listings = [*_of_tokens(feature), *_of_labels(feature)]
     listings += [
         _others("In its company", feature, feature.company, "phi"),
@@ -213,7 +213,7 @@ def card(feature: Feature) -> Card:
         flags,
         list(_facts(feature)),
         [_strengths(feature), _positions(feature)],
-        sections,
+        [strongest, *_by_strength(feature)],
         [one for one in listings if one.rows],
         feature.max,
     )
@@ -278,7 +278,7 @@ def _by_strength(feature: Feature) -> Iterator[Section]:
 def _rows(examples: Sequence[Example]) -> list[dict[str, Any]]:
     return [
         {
-            "title": f"{one.value:.3g} on {legible(one.words[one.at].strip())} · document {one.doc}, position {one.pos}",
+            "title": f"{one.value:.3g} on {visible(legible(one.words[one.at]))} · document {one.doc}, token {one.pos}",
             "tokens": [legible(word) for word in one.words],
             "values": [round(act, 4) for act in one.acts],
         }
@@ -337,5 +337,5 @@ def _static_bars(bars: dict[str, Any]) -> str:
 
 
 def _static_listing(listing: dict[str, Any]) -> str:
-    rows = " · ".join(" ".join(row[:2] if len(row) == 2 or not listing["features"] else row) for row in listing["rows"])
-    return f'<div style="overflow-wrap:anywhere">{escape(listing["title"])}: {escape(rows)}</div>'
+    rows = escape(" · ".join(" ".join(row) for row in listing["rows"]))
+    return f'<div style="overflow-wrap:anywhere">{escape(listing["title"])}: {rows}</div>'
