@@ -70,15 +70,6 @@ LEAST_CONTRAST = """(within) => {
 VIEWS = [token_view, columns_view, notes_view, steering, prediction, curves_view, training]
 
 
-@pytest.fixture(params=["light", "dark"])
-def watched(browser, request):
-    context = browser.new_context(color_scheme=request.param, offline=True, viewport={"width": 1000, "height": 700})
-    watched = Watched(context.new_page())
-    yield watched
-    watched.assert_clean()
-    context.close()
-
-
 def mount(watched, view):
     watched.page.set_content(
         "<!doctype html><style>:root { color-scheme: light dark; }</style>" + f"<style>{view._css}</style>"
