@@ -39,7 +39,7 @@ def test_examples_are_chosen_by_key_and_say_how_they_were_drawn(watched):
     assert len(headings) == 5
     assert re.fullmatch(r"80 to 100 % of its activations · .* to .* · about [\d,]+ tokens, 20 %", headings[0])
     page.keyboard.press("ArrowRight")
-    assert "equal steps of strength" in page.get_by_role("region", name="Examples").inner_text()
+    assert "Equal steps of strength" in page.get_by_role("region", name="Examples").inner_text()
     assert page.get_by_role("heading", level=4).first.inner_text().startswith("activations of")
 
 
@@ -307,6 +307,9 @@ def test_axes_change_and_all_text_is_legible(page):
     panel = page.locator(".workbench-browser")
     panel.get_by_role("combobox", name="Up").select_option("loss_effect")
     assert panel.get_by_role("application", name="against loss effect").count() == 1
+    label, value = (panel.locator(f".wb-fact {tag}").first.bounding_box() for tag in ("dt", "dd"))
+    assert label["x"] == value["x"]
+    assert label["y"] + label["height"] <= value["y"]
     assert page.evaluate(LEAST_CONTRAST, ".workbench-browser") >= 4.5
     assert page.evaluate(LEAST_CONTRAST, ".jp-Cell:nth-of-type(2) .workbench-feature, .workbench-feature") >= 4.5
 

@@ -94,13 +94,11 @@ class BrowserView(View):
 
     def matching(self) -> pd.DataFrame:
         """Return the lines that the search leaves, in the order of the table."""
-        lines = "#" + self.table["feature"].astype(str)
-        for name in self.texts:
-            lines = lines + "\n" + self.table[name]
-        lines = lines.str.lower()
-        kept = np.logical_and.reduce([lines.str.contains(word, regex=False) for word in self.query.lower().split()])
-        found = self.table[kept] if self.query.split() else self.table
-        return found.sort_values(self.order, ascending=not self.falling, kind="stable")
+        words = self.query.lower().split()
+        numbers = (f"#{number}" for number in range(len(self.table)))
+        lines = zip(numbers, *(of.split("\n") for of in self.texts.values()), strict=True)
+        kept = [all(word in line for word in words) for line in ("\n".join(one).lower() for one in lines)]
+        return self.table.loc[kept].sort_values(by=self.order, ascending=not self.falling, kind="stable")
 
     @override
     def state(self) -> dict[str, Any]:
@@ -114,8 +112,8 @@ class BrowserView(View):
 
     @override
     def describe(self) -> str:
-        counts = self.table["flag"].value_counts()
-        told = [f"{len(self.table):,} features", *(f"{counts.get(flag, 0):,} {flag}" for flag in ("dead", "dense"))]
+        flags = list(self.table["flag"])
+        told = [f"{len(flags):,} features", *(f"{flags.count(flag):,} {flag}" for flag in ("dead", "dense"))]
         search = f"; {len(self.matching()):,} answer to {self.query!r}" if self.query else ""
         return f"{', '.join(told)}{search}; by {self.order}; feature {self.chosen} is open"
 

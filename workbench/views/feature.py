@@ -200,7 +200,7 @@ def card(feature: Feature) -> Card:
     if feature.dead:
         never = Fact("Density", "0", f"never active on {feature.features.rows:,} tokens")
         return Card(feature.number, title, flags, [never], [], [], [near], 1.0)
-    strongest = Section("Strongest", "where it is most active", [Texts("", _rows(feature.top))])
+    strongest = Section("Strongest", "Where it is most active", [Texts("", _rows(feature.top))])
     listings = [*_of_tokens(feature), *_of_labels(feature)]
     listings += [
         _others("In its company", feature, feature.company, "phi"),
@@ -245,7 +245,7 @@ def _strengths(feature: Feature) -> Bars:
         f"{low:.3g} to {high:.3g}: {_percent(share)}"
         for low, high, share in zip(lows, shares.index, shares, strict=True)
     ]
-    return Bars("Activations where it is active", _heights(shares), names, ["0", f"{feature.max:.3g}"])
+    return Bars("Activations where it is active", _heights(shares.tolist()), names, ["0", f"{feature.max:.3g}"])
 
 
 def _positions(feature: Feature) -> Bars:
@@ -254,17 +254,17 @@ def _positions(feature: Feature) -> Bars:
         f"{low}" if low == high else f"{low} to {high}" for low, high in zip(places["from"], places["to"], strict=True)
     ]
     names = [f"position {span}: active on {_percent(of)}" for span, of in zip(spans, places["of_place"], strict=True)]
-    return Bars("Share of tokens by position", _heights(places["of_place"]), names, [spans[0], spans[-1]])
+    return Bars("Share of tokens by position", _heights(places["of_place"].tolist()), names, [spans[0], spans[-1]])
 
 
-def _heights(values: pd.Series) -> list[float]:
-    return [round(value / max(values.max(), 1e-12), 4) for value in values]
+def _heights(values: Sequence[float]) -> list[float]:
+    return [round(value / max(*values, 1e-12), 4) for value in values]
 
 
 def _by_strength(feature: Feature) -> Iterator[Section]:
     notes = {
-        "quantile": "equal shares of its activations, drawn at random from each",
-        "interval": "equal steps of strength, drawn at random from each",
+        "quantile": "Equal shares of its activations, drawn at random from each",
+        "interval": "Equal steps of strength, drawn at random from each",
     }
     for by, note in notes.items():
         groups = []
@@ -312,13 +312,13 @@ def _of_labels(feature: Feature) -> Iterator[Listing]:
 
 def _others(title: str, feature: Feature, others: pd.DataFrame, by: str) -> Listing:
     table = feature.features.table
-    about = table["label" if "label" in table else "token"]
+    kind = "label" if "label" in table else "token"
     numbers = [int(number) for number in others["feature"]]
     rows = [
-        [f"{number}", legible(about[number]), f"{score:.2f}".replace("-", "−")]
+        [f"{number}", legible(str(table[kind].iloc[number])), f"{score:.2f}".replace("-", "−")]
         for number, score in zip(numbers, others[by], strict=True)
     ]
-    return Listing(title, ["feature", about.name, by], rows, numbers)  # type: ignore[list-item]
+    return Listing(title, ["feature", kind, by], rows, numbers)
 
 
 def _percent(share: float) -> str:
