@@ -49,7 +49,7 @@ def test_a_dashboard_shows_what_the_feature_says(described):
     assert facts(view)["Active on"] == (f"{feature.count:,}", f"of {described.rows:,} tokens")
     best = feature.matches[0]
     assert facts(view)["Best label"][0] == best.name
-    assert facts(view)["Best label"][1].startswith(f"F1 {best.f1:.2f},")
+    assert facts(view)["Best label"][1].startswith(f"with F1 {best.f1:.2f},")
     assert facts(view)["Loss without it"][0] == f"{feature.loss_effect:+.2g} nats".replace("-", "−")
     top, *others = view.card["sections"]
     (shown,) = top["groups"]

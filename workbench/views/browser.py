@@ -167,4 +167,4 @@ class DictionaryBrowser(Panel):
 
 
 def _written(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}".replace("-", "−") if isinstance(value, float) else str(value)

@@ -229,12 +229,12 @@ def often(density: float) -> str:
 def _facts(feature: Feature) -> Iterator[Fact]:
     yield Fact("Density", _percent(feature.density), f"of tokens: {often(feature.density)}")
     yield Fact("Active on", f"{feature.count:,}", f"of {feature.features.rows:,} tokens")
-    yield Fact("Strongest", f"{feature.max:.3g}", f"{feature.mean:.3g} on average where it is active")
+    yield Fact("Activation", f"{feature.max:.3g}", f"at most, {feature.mean:.3g} on average where it is active")
     if "loss_effect" in feature.features.columns:
         loss = _signed(feature.loss_effect)
         yield Fact("Loss without it", f"{loss} nats", "on each token where it is active, to first order")
     for match in feature.matches[:1]:
-        note = f"F1 {match.f1:.2f}, precision {match.precision:.2f}, recall {match.recall:.2f}"
+        note = f"with F1 {match.f1:.2f}, precision {match.precision:.2f}, recall {match.recall:.2f}"
         yield Fact("Best label", legible(match.name, 120), note)
 
 
@@ -298,8 +298,8 @@ def _of_tokens(feature: Feature) -> Iterator[Listing]:
         logits = feature.logits
         written = [[legible(token), _signed(by)] for token, by in zip(logits["token"], logits["by"], strict=True)]
         half = len(written) // 2
-        yield Listing("Raises directly", ["token", "logit"], written[:half])
-        yield Listing("Lowers directly", ["token", "logit"], written[half:][::-1])
+        yield Listing("Raises directly", ["token", "logit per unit"], written[:half])
+        yield Listing("Lowers directly", ["token", "logit per unit"], written[half:][::-1])
 
 
 def _of_labels(feature: Feature) -> Iterator[Listing]:
@@ -338,4 +338,5 @@ def _static_bars(bars: dict[str, Any]) -> str:
 
 def _static_listing(listing: dict[str, Any]) -> str:
     rows = escape(" · ".join(" ".join(row) for row in listing["rows"]))
-    return f'<div style="overflow-wrap:anywhere">{escape(listing["title"])}: {rows}</div>'
+    title = escape(f"{listing['title']} ({', '.join(listing['head'][1:])})")
+    return f'<div style="overflow-wrap:anywhere">{title}: {rows}</div>'
