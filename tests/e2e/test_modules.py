@@ -8,7 +8,18 @@ import itertools
 import json
 
 import pytest
-from test_views import FOREIGN, columns_view, curves_view, notes_view, prediction, steering, token_view, training
+from test_views import (
+    FOREIGN,
+    columns_view,
+    curves_view,
+    dictionary,
+    feature_view,
+    notes_view,
+    prediction,
+    steering,
+    token_view,
+    training,
+)
 
 from e2e.conftest import Watched
 from workbench.views.columns import Column, ColumnsView, Shown
@@ -67,7 +78,7 @@ LEAST_CONTRAST = """(within) => {
     return least;
 }"""
 
-VIEWS = [token_view, columns_view, notes_view, steering, prediction, curves_view, training]
+VIEWS = [token_view, columns_view, notes_view, steering, prediction, curves_view, training, feature_view, dictionary]
 
 
 def mount(watched, view):

@@ -14,7 +14,7 @@ const render = ({ model, el }) => {
   const note = node("p", { class: "wb-quiet" });
   const texts = node("div", {});
   const readout = node("div", { class: "wb-readout wb-quiet", "aria-live": "polite" });
-  const examples = node("section", { "aria-label": "Examples" }, choice, note, texts, readout);
+  const examples = node("section", { class: "wb-examples", "aria-label": "Examples" }, choice, note, texts, readout);
   const listings = node("div", { class: "wb-listings" });
   body.append(node("div", { class: "wb-head" }, title, flags), facts, bars, examples, listings);
 

@@ -1,8 +1,7 @@
 """The dashboard of one feature: when it is active, on what, beside what, and to what effect.
 
-What is shown is put in words here, one feature at a time, and drawn by the page; asking the page for another feature
-brings only that one. Percentages of groups are true quantiles of a feature's activations, or, under that name, equal
-steps of strength.
+What is shown is put in words here, one feature at a time, and drawn by the page. Examples are grouped by true
+quantiles of the feature's activations or, where that is chosen, by equal steps of strength; each says which it is.
 """
 
 from collections.abc import Iterator, Sequence
