@@ -120,7 +120,7 @@ def test_the_table_is_searched_sorted_and_walked_by_key(watched):
 
 
 def test_points_are_found_by_pointer_and_by_key(watched):
-    table = table_of(3).assign(density=[0.001, 0.01, 0.1], f1=[0.0, 1.0, 0.5])
+    table = table_of(3).assign(density=[0.001, 0.01, 0.1], f1=[0.0, 1.0, 0.5], dense=False)
     page = mount(watched, BrowserView(table))
     field = page.get_by_role("application", name="Features: density, by the logarithm, against f1")
     box = field.bounding_box()
