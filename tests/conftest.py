@@ -172,3 +172,70 @@ def corpus(count: int, seed: int = 0):
     parity = Column(1 + tokens % 2, ("", "even", "odd"))
     half = Column(torch.where(place < lengths[:, None] // 2, 1, 2), ("", "first", "second"))
     return Documents(tokens, lengths, {"parity": parity, "half": half})
+
+
+def made_features(n: int = 24, words=(), seed: int = 0):
+    """Features of random numbers, of which 0 is dead and 1 dense; ``words`` are the text of the first tokens."""
+    from workbench.features import FeatureSet
+    from workbench.features.describe import PLACES, SAMPLED, TOP
+    from workbench.features.featureset import AFTER, BEFORE
+
+    generator = torch.Generator().manual_seed(seed)
+    words = [*words, *(f" word{i}" for i in range(40))]
+
+    def share(*shape):
+        return torch.rand(n, *shape, generator=generator)
+
+    def number(high, *shape):
+        return torch.randint(high, (n, *shape), generator=generator)
+
+    rows, kept, window = 100_000, TOP + SAMPLED, BEFORE + 1 + AFTER
+    count = (10 ** (1 + 3 * share())).long()
+    count[0], count[1] = 0, 30_000
+    acts = share(kept, window) * (share(kept, window) < 0.2)
+    acts[:, :, BEFORE] = share(kept).clamp_min(0.01)
+    acts[:, 0, BEFORE] = 1.0
+    acts[:, :TOP, BEFORE] = acts[:, :TOP, BEFORE].sort(1, descending=True).values
+    histogram = share(40) ** 4
+    places = (count[:, None] * torch.tensor([0.1, 0.2, 0.3, 0.4])).long()
+    columns = {
+        "count": count,
+        "mean": 0.3 + 0 * share(),
+        "max": torch.where(count > 0, 1.0, 0.0),
+        "quantiles": share(21).sort(1).values,
+        "histogram": histogram / histogram.sum(1, keepdim=True),
+        "tokens": number(len(words), 10),
+        "token_counts": 1 + number(9, 10).sort(1, descending=True).values,
+        "token_rows": 10 + number(90, 10),
+        "places": torch.nn.functional.pad(places, (0, PLACES - 4)),
+        "near": number(n, 8),
+        "near_cosines": 1 - share(8),
+        "with": number(n, 8),
+        "phi": 1 - share(8),
+        "like": number(n, 8),
+        "pearson": 1 - share(8),
+        "label": 1 + number(2, 1),
+        "examples": torch.where(count > 0, TOP, 0),
+        "samples": torch.where(count > 0, SAMPLED, 0),
+        "value": acts[:, :, BEFORE].clone(),
+        "example_tokens": number(len(words), kept, window),
+        "example_acts": acts.half(),
+        "example_doc": number(50, kept),
+        "example_pos": number(50, kept),
+        "raised": number(len(words), 10),
+        "raised_by": share(10).sort(1, descending=True).values,
+        "lowered": number(len(words), 10),
+        "lowered_by": -share(10).sort(1, descending=True).values,
+        "loss_effect": 0.1 * share(),
+        **{f"label_{name}": share() for name in ("precision", "recall", "f1", "mcc")},
+    }
+    names = {"topic": ("", "sea", words[0])}
+    spans = [100, 200, 400, 800] + [0] * (PLACES - 4)
+    return FeatureSet(
+        columns,
+        rows=rows,
+        places=[1000 * span for span in spans],
+        labels=names,
+        words=list(words),
+        provenance={"model": "made", "sites_in": ["1.resid_post"], "sites_out": ["1.resid_post"], "tops": TOP},
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import made_features
 
 import workbench.views
 from workbench.dictionaries import TopK
@@ -15,10 +16,12 @@ from workbench.language import Language
 from workbench.models import GeneratedToken
 from workbench.training import TrainConfig, train_many
 from workbench.views.base import Panel, View, rounded
+from workbench.views.browser import BrowserView, dictionary_browser
 from workbench.views.columns import Column, ColumnsView, Shown
 from workbench.views.curves import CurvesView, Reading, Row, Seen
 from workbench.views.documents import document_browser
 from workbench.views.exercise import predict
+from workbench.views.feature import FeatureView, feature_dashboard
 from workbench.views.notes import NotesView
 from workbench.views.steering import SteeringPanel
 from workbench.views.tokens import TokenView
@@ -94,7 +97,28 @@ def browser():
     return shown
 
 
+def foreign_features():
+    return made_features(words=[FOREIGN] * 40)
+
+
+def feature_view():
+    return FeatureView(foreign_features(), 2)
+
+
+def dashboard():
+    return feature_dashboard(foreign_features(), 2)
+
+
+def browser_view():
+    return BrowserView(foreign_features().table)
+
+
+def dictionary():
+    return dictionary_browser(foreign_features())
+
+
 EVERY = [token_view, columns_view, notes_view, steering, prediction, browser, curves_view, training]
+EVERY += [feature_view, dashboard, browser_view, dictionary]
 
 
 @pytest.fixture(params=EVERY, ids=lambda make: make.__name__)

@@ -85,6 +85,16 @@ class Watched:
         assert self.errors == []
 
 
+@pytest.fixture(params=["light", "dark"])
+def watched(browser: Any, request: pytest.FixtureRequest) -> Iterator[Watched]:
+    """An empty page that is offline, in either colour scheme."""
+    context = browser.new_context(color_scheme=request.param, offline=True, viewport={"width": 1000, "height": 700})
+    watched = Watched(context.new_page())
+    yield watched
+    watched.assert_clean()
+    context.close()
+
+
 @dataclass(frozen=True)
 class Lab:
     """A running JupyterLab."""

@@ -8,7 +8,18 @@ import itertools
 import json
 
 import pytest
-from test_views import FOREIGN, columns_view, curves_view, notes_view, prediction, steering, token_view, training
+from test_views import (
+    FOREIGN,
+    columns_view,
+    curves_view,
+    dictionary,
+    feature_view,
+    notes_view,
+    prediction,
+    steering,
+    token_view,
+    training,
+)
 
 from e2e.conftest import Watched
 from workbench.views.columns import Column, ColumnsView, Shown
@@ -67,16 +78,7 @@ LEAST_CONTRAST = """(within) => {
     return least;
 }"""
 
-VIEWS = [token_view, columns_view, notes_view, steering, prediction, curves_view, training]
-
-
-@pytest.fixture(params=["light", "dark"])
-def watched(browser, request):
-    context = browser.new_context(color_scheme=request.param, offline=True, viewport={"width": 1000, "height": 700})
-    watched = Watched(context.new_page())
-    yield watched
-    watched.assert_clean()
-    context.close()
+VIEWS = [token_view, columns_view, notes_view, steering, prediction, curves_view, training, feature_view, dictionary]
 
 
 def mount(watched, view):

@@ -13,6 +13,8 @@ notebook, as a JSON snapshot, and as one HTML file that works offline.
 ``columns``        ``ColumnsView``: texts side by side, each with its count
 ``comparison``     the engine of the steering panel
 ``steering``       ``steering_panel``: steered, unsteered and random-direction text, streaming
+``feature``        ``feature_dashboard``: one feature, its examples, tokens, effects and neighbours
+``browser``        ``dictionary_browser``: all features as points and as a table, with a search
 ``curves``         ``CurvesView``: numbers with the curves of how they came there
 ``training``       ``training_panel``: a training, live, with pause, resume and cancel
 ``notes``          ``NotesView``: short marked paragraphs

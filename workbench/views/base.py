@@ -25,14 +25,14 @@ PICTURE_STYLE = "font:13px/1.6 system-ui,sans-serif;max-width:960px;margin:4px 0
 """Inline style around a static picture; colour is inherited, so that it follows the host's theme."""
 
 
-def es_module(name: str) -> str:
-    """Return the source of the view module ``name`` behind the part that all views share."""
-    return (HERE / "frame.js").read_text("utf-8") + (HERE / name).read_text("utf-8")
+def es_module(*names: str) -> str:
+    """Return the source of a view module, ``names`` one after the other, behind the part that all views share."""
+    return "".join((HERE / name).read_text("utf-8") for name in ("frame.js", *names))
 
 
-def style_sheet(name: str) -> str:
-    """Return the style sheet ``name`` behind the part that all views share."""
-    return (HERE / "frame.css").read_text("utf-8") + (HERE / name).read_text("utf-8")
+def style_sheet(*names: str) -> str:
+    """Return the style sheets ``names`` behind the part that all views share."""
+    return "".join((HERE / name).read_text("utf-8") for name in ("frame.css", *names))
 
 
 class Showable:
@@ -133,6 +133,22 @@ class Panel(Showable, ipywidgets.VBox):
     @override
     def static_html(self) -> str:
         return "".join(view.static_html() for view in self.views())
+
+
+_HIDDEN = (
+    *range(0x80, 0xA0),
+    *(0x61C, 0x200B, 0x200E, 0x200F, 0xFEFF),
+    *range(0x2028, 0x202F),
+    *range(0x2060, 0x2070),
+)
+_SIGNS = {code: chr(0x2400 + code) for code in range(32)} | {ord("\n"): "⏎", 0x7F: "␡"}
+_SIGNS |= {code: f"⟨{code:04X}⟩" for code in _HIDDEN}
+
+
+def legible(text: str, longest: int = 64) -> str:
+    """Return ``text`` with signs for what controls a line or turns it round, cut after ``longest`` characters."""
+    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return text.translate(_SIGNS)
 
 
 def rounded(value: Any) -> Any:

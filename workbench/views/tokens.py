@@ -42,8 +42,8 @@ class TokenView(View):
     scale = traitlets.Float(1.0).tag(sync=True)
     picked = traitlets.List(traitlets.Int()).tag(sync=True)
 
-    _esm = es_module("tokens.js")
-    _css = style_sheet("tokens.css")
+    _esm = es_module("grid.js", "tokens.js")
+    _css = style_sheet("grid.css")
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class TokenView(View):
     @override
     def static_html(self) -> str:
         caption = f'<div style="margin:0 0 6px">{escape(self.caption)}</div>' if self.caption else ""
-        return self.static_error() + caption + self._static_legend() + "".join(map(self._static_row, self.rows))
+        return self.static_error() + caption + self._static_legend() + static_tokens(self.rows, self.scale)
 
     def _static_legend(self) -> str:
         low = min((value for row in self.rows for value in row["values"]), default=0.0)
@@ -117,14 +117,20 @@ class TokenView(View):
         )
         return f'<div style="margin:0 0 8px;font-size:12px">{escape(self.label)}: {swatches}</div>'
 
-    def _static_row(self, row: dict[str, Any]) -> str:
-        title = f'<div style="opacity:0.75;font-size:12px">{escape(row["title"])}</div>' if row["title"] else ""
-        tokens = "".join(
-            f'<span title="{_signed(value)}" style="{_shade(value / self.scale)};padding:1px 3px">'
-            f"{escape(visible(token))}</span> "
-            for token, value in zip(row["tokens"], row["values"], strict=True)
-        )
-        return f'<div style="margin:0 0 10px">{title}<div style="line-height:2">{tokens}</div></div>'
+
+def static_tokens(rows: Sequence[dict[str, Any]], scale: float) -> str:
+    """Return rows of tokens, each with ``title``, ``tokens`` and ``values``, as static HTML."""
+    return "".join(_static_row(row, scale) for row in rows)
+
+
+def _static_row(row: dict[str, Any], scale: float) -> str:
+    title = f'<div style="opacity:0.75;font-size:12px">{escape(row["title"])}</div>' if row["title"] else ""
+    tokens = "".join(
+        f'<span title="{_signed(value)}" style="{_shade(value / scale)};padding:1px 3px">'
+        f"{escape(visible(token))}</span> "
+        for token, value in zip(row["tokens"], row["values"], strict=True)
+    )
+    return f'<div style="margin:0 0 10px">{title}<div style="line-height:2">{tokens}</div></div>'
 
 
 def visible(token: str) -> str:
