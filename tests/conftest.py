@@ -178,7 +178,7 @@ def made_features(n: int = 24, words=(), seed: int = 0):
     """Features of random numbers, of which 0 is dead and 1 dense; ``words`` are the text of the first tokens."""
     from workbench.features import FeatureSet
     from workbench.features.describe import PLACES, SAMPLED, TOP
-    from workbench.features.featureset import AFTER, BEFORE
+    from workbench.features.feature import AFTER, BEFORE
 
     generator = torch.Generator().manual_seed(seed)
     words = [*words, *(f" word{i}" for i in range(40))]
