@@ -67,7 +67,7 @@ def acts() -> Tensor:
 def jumping() -> Dictionary:
     """A dictionary with thresholds, trained for seconds."""
     store = ActivationStore.collect(tiny(), Language(0).documents(400, split="train", seed=SEED), [HERE])
-    dictionary = JumpReLU(128, 256, l0=12, warmup=50, sites_in=HERE, seed=SEED)
+    dictionary = JumpReLU(128, 256, l0=12, sites_in=HERE, seed=SEED)
     list(train(dictionary, store.batches([HERE], 1024, SEED), TrainConfig(steps=200, lr=1e-2)))
     return dictionary
 
