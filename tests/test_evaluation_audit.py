@@ -178,7 +178,8 @@ def test_what_is_wrong_is_named_with_what_mends_it(wrong):
     assert len(found.findings) == 1
     assert re.search(sentence, found.findings[0]), found.findings
     assert CLEARLY * found.mended.fvu <= fvu_of_the_right_one()
-    assert found.losses["mended"].kl < found.losses["given"].kl or math.isnan(found.losses["given"].kl)
+    if wrong not in ("layer", "stream"):  # elsewhere in the model a loss is another loss
+        assert found.losses["mended"].kl < found.losses["given"].kl or math.isnan(found.losses["given"].kl)
     assert (found.wiring.read, found.wiring.write) == (HERE, HERE)
 
 
