@@ -166,6 +166,18 @@ def test_a_training_that_waits_says_so_and_may_have_the_other_paused(tmp_path, p
     assert status(second) == "Finished"
 
 
+def test_a_training_resumed_while_it_still_pauses_waits_for_nobody_else(panel):
+    click(panel.toggle)
+    await_step(panel, 1)
+    panel.pause()
+    panel.run()
+    assert not panel.state.waiting
+    assert status(panel) == "Running"
+    panel.pause()
+    let(panel, 2)
+    assert panel.job.join(30.0)
+
+
 def test_a_training_that_waits_can_be_cancelled(panel):
     click(panel.toggle)
     await_step(panel, 1)

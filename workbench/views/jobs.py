@@ -129,8 +129,9 @@ class Worker:
         job = Job(work, state)
         with self._change:
             self._drop(state)
+            ahead = [self._current, *self._waiting]
+            state.waiting = any(other is not None and other.state is not state for other in ahead)
             self._waiting.append(job)
-            state.waiting = self._current is not None
             state.running = True
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="workbench jobs", daemon=True)
