@@ -19,7 +19,7 @@ ALLOWED = {
     "features": {"models", "activations", "dictionaries"},
     "geometry": set(),
     "circuits": {"models", "dictionaries"},
-    "evaluation": {"models", "activations", "dictionaries"},
+    "evaluation": {"models", "activations", "dictionaries", "training", "features"},
     "steering": {"models"},
     "exercises": set(),
     "plots": set(),
@@ -87,7 +87,7 @@ def test_modules_stay_small_and_named():
         assert len(path.read_text().splitlines()) <= 400, path
         assert path.name != "utils.py"
     scripts = sum(len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.js"))
-    assert scripts + sum(lines_of_code(path.read_text()) for path in MODULES) < 15_000
+    assert scripts + sum(lines_of_code(path.read_text()) for path in MODULES) < 16_000
 
 
 def test_lines_of_code_are_counted_without_prose():

@@ -132,16 +132,16 @@ CASES = {
     "ReLU": Case(ReLU, {"l1": 0.3}, lr=1e-2, steps=600),
     "Gated": Case(Gated, {"l1": 0.6}, lr=1e-2, steps=600),
     "JumpReLU": Case(JumpReLU, {"l0": K}, steps=800, trained=ABOUT, inferred=ABOUT),
-    "BatchTopK": Case(BatchTopK, {"k": K}, lr=1e-2, trained=AT_MOST, inferred=NEAR),
+    "BatchTopK": Case(BatchTopK, {"k": K}, lr=1e-2, steps=700, trained=AT_MOST, inferred=NEAR),
     "FeatureChoice": Case(
-        FeatureChoice, {"k": K, "zipf": 0.5}, lr=1e-2, trained=AT_MOST, inferred=NEAR, narrow={"zipf": 1.0}
+        FeatureChoice, {"k": K, "zipf": 0.5}, lr=1e-2, steps=700, trained=AT_MOST, inferred=NEAR, narrow={"zipf": 1.0}
     ),
     # The features of this world are all alike, so that a prefix can be no smaller than what there is to find.
     "Matryoshka": Case(
         Matryoshka,
         {"k": K, "prefixes": [96]},
         lr=1e-2,
-        steps=600,
+        steps=1000,  # two tasks at once settle later
         trained=AT_MOST,
         inferred=NEAR,
         narrow={"prefixes": [5, 20]},
@@ -152,7 +152,7 @@ CASES = {
     "GroupBias": Case(
         GroupBias, {"groups": 2, "lowest": 0.06}, lr=2e-2, steps=600, trained=(0.0, 10.24), inferred=(0.0, 10.24)
     ),
-    "Crosscoder": Case(Crosscoder, {"k": K}, "crosscoder", lr=1e-2, trained=AT_MOST, inferred=NEAR),
+    "Crosscoder": Case(Crosscoder, {"k": K}, "crosscoder", lr=1e-2, steps=700, trained=AT_MOST, inferred=NEAR),
 }
 CASES["transcoder"] = replace(CASES["TopK"], form="transcoder")
 CASES["skip transcoder"] = replace(CASES["BatchTopK"], form="skip transcoder")

@@ -18,6 +18,7 @@ from workbench.dictionaries import (
     PCA,
     Codes,
     Dictionary,
+    Neurons,
     Random,
     TopK,
     fidelity,
@@ -36,7 +37,7 @@ ACTIVE = 4
 
 SEED = random.randrange(2**20)
 
-every = pytest.mark.parametrize("kind", [PCA, ICA, NMF, Random])
+every = pytest.mark.parametrize("kind", [PCA, ICA, NMF, Neurons, Random])
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def fitted(kind: type[Fitted], k: int = N) -> Fitted:
 
 
 def test_every_architecture_that_is_fitted_is_tested():
-    assert {kind.__name__ for kind in (PCA, ICA, NMF, Random)} == {
+    assert {kind.__name__ for kind in (PCA, ICA, NMF, Neurons, Random)} == {
         name for name, kind in ARCHITECTURES.items() if isinstance(kind, type) and issubclass(kind, Fitted)
     }
 
@@ -131,7 +132,7 @@ def test_a_seed_decides_all(kind):
     for dictionary in (again, other):
         dictionary.initialise(sample())
     assert torch.equal(again.W_dec, fitted(kind).W_dec)
-    assert torch.equal(other.W_dec, fitted(kind).W_dec) == (kind is PCA)
+    assert torch.equal(other.W_dec, fitted(kind).W_dec) == (kind in (PCA, Neurons))
 
 
 # --- like any dictionary from outside ------------------------------------------------------------------------

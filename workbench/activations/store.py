@@ -43,6 +43,20 @@ class Rows:
     names: dict[str, tuple[str, ...]]
     """What the label codes mean."""
 
+    @property
+    def begins(self) -> Int[Tensor, " text"]:
+        """The numbers of the rows at which a text begins, or a piece of one that is longer than the context."""
+        follows = (self.doc[1:] == self.doc[:-1]) & (self.pos[1:] == self.pos[:-1] + 1)
+        return torch.cat([torch.zeros(1, dtype=torch.long), 1 + (~follows).nonzero()[:, 0]])
+
+    def texts(self, bos: int | None) -> list[Int[Tensor, " pos"]]:
+        """Return the tokens of each text, led by the beginning-of-text token where the store has left it out."""
+        begins = self.begins
+        return [
+            torch.cat([torch.tensor([bos]), part]) if at == 1 and bos is not None else part
+            for at, part in zip(self.pos[begins].tolist(), self.tokens.tensor_split(begins[1:]), strict=True)
+        ]
+
     def to_frame(self) -> pd.DataFrame:
         """Return a table of tokens, positions, documents and labels, one line per row."""
         columns: dict[str, Any] = {"token": self.tokens.numpy(), "pos": self.pos.numpy(), "doc": self.doc.numpy()}

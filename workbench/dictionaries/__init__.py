@@ -17,7 +17,7 @@ scikit-learn, which is loaded when they are.)
 ``tied``           ``Tied``, what architectures share that encode with their decoder
 ``pursuit``        ``MatchingPursuit``: one feature after another
 ``groupbias``      ``GroupBias``: biases that make groups of features fire as often as each should
-``baselines``      ``PCA``, ``ICA``, ``NMF`` and ``Random``: fitted, not trained
+``baselines``      ``PCA``, ``ICA``, ``NMF``, ``Neurons`` and ``Random``: fitted, not trained
 ``sparse``         products with sparse codes and their gradients, at the cost of what is active
 ``gradients``      gradients that differ from autograd's on purpose
 ``inputs``         from a batch to the tensors a dictionary takes
@@ -31,7 +31,7 @@ Axes: ``batch d_in`` (several sites: ``batch site d_in``), ``batch k`` for codes
 directions.
 """
 
-from workbench.dictionaries.baselines import ICA, NMF, PCA, Random
+from workbench.dictionaries.baselines import ICA, NMF, PCA, Neurons, Random
 from workbench.dictionaries.batchtopk import BatchTopK
 from workbench.dictionaries.codes import Codes
 from workbench.dictionaries.crosscoder import Crosscoder
@@ -65,6 +65,7 @@ __all__ = [
     "Loss",
     "MatchingPursuit",
     "Matryoshka",
+    "Neurons",
     "Random",
     "ReLU",
     "TopK",

@@ -180,7 +180,7 @@ class ICA(Fitted):
         # this one too, from one start in some hundreds. There the parts are nearer to normal than those of another.
         fits: list[tuple[float, Tensor]] = []
         for start in range(STARTS):
-            seed = self.seed + start
+            seed = (STARTS * self.seed + start) % 2**32  # none that another dictionary's seed begins with too
             fast = FastICA(self.n_features, whiten="unit-variance", max_iter=ITERATIONS, tol=1e-6, random_state=seed)
             parts = torch.from_numpy(fast.fit_transform(x.numpy()))
             contrast = (parts.cosh().log().mean(0) - OF_NORMAL).square().sum()
@@ -203,6 +203,23 @@ class Random(Fitted):
     @override
     def _fit(self, x: Tensor) -> Tensor:
         return self.W_dec.cpu().double()
+
+
+@final
+class Neurons(Fitted):
+    """The axes of the activations as they are: a control, in which a neuron, or a channel, is a feature.
+
+    Args:
+        d_in: Width of the activations.
+        n_features: How many axes, from the first on; as many as ``d_in`` leave nothing out.
+        shared: As for every fitted dictionary, see ``Fitted``.
+    """
+
+    @override
+    def _fit(self, x: Tensor) -> Tensor:
+        if self.n_features > self.d_in:
+            raise ValueError(f"Activations of width {self.d_in} have as many axes, got n_features={self.n_features}.")
+        return torch.eye(self.d_in, dtype=x.dtype)[: self.n_features]
 
 
 @final

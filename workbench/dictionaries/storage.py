@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from workbench.dictionaries import files
-from workbench.dictionaries.baselines import ICA, NMF, PCA, Random
+from workbench.dictionaries.baselines import ICA, NMF, PCA, Neurons, Random
 from workbench.dictionaries.batchtopk import BatchTopK
 from workbench.dictionaries.crosscoder import Crosscoder
 from workbench.dictionaries.dictionary import Dictionary
@@ -30,7 +30,7 @@ ARCHITECTURES: dict[str, Callable[..., Dictionary]] = {
     kind.__name__: kind
     for kind in (
         *(TopK, ReLU, Gated, JumpReLU, BatchTopK, FeatureChoice, Matryoshka, MatchingPursuit, Crosscoder, GroupBias),
-        *(PCA, ICA, NMF, Random),
+        *(PCA, ICA, NMF, Neurons, Random),
     )
 }
 

@@ -1,8 +1,14 @@
 """Whether features are what they are taken for, each claim held against its controls.
 
-Knows models, activations and dictionaries; the truth is given as labels. What takes scikit-learn loads it when called.
+Knows models, activations, dictionaries and features; the truth is given as labels. What takes scikit-learn loads it
+when called.
 
 ==================  ==================================================================================
+``scorecard``       ``scorecard``: everything that is asked of a dictionary, beside controls
+``metrics``         what each number of a scorecard means; ``draws``: the texts and controls of each draw
+``absorption``      which features stand for a label, and whether those of its kinds have taken it over
+``description``     how many bits an activation takes, sent as codes
+``losses``          what a model loses by what is put in the place of its activations
 ``audit``           ``audit``: is a foreign dictionary wired up as it was trained; ``wiring``: what is tried
 ``supervised``      ``supervise``: directions of known attributes; how far they, or a dictionary, hold a task
 ``interpretation``  what features mean in words of attributes; which values are occluded or split
@@ -12,7 +18,7 @@ Knows models, activations and dictionaries; the truth is given as labels. What t
 ``attributes``      how few named scores tell classes apart, beside shuffled names and random words
 ``betting``         which concepts matter for an output: sequential tests by betting, with few false discoveries
 ``elude``           what labelled attributes explain of a model's outputs, and what unlabelled features add
-``intervals``       how sure a rate is
+``intervals``       how sure a rate is, or a mean
 ``rows``            which rows judge a fit; ``search``: a few columns that explain what many do
 ==================  ==================================================================================
 """
@@ -24,7 +30,10 @@ from workbench.evaluation.complexity import Complexity, complexity, feature_batc
 from workbench.evaluation.elude import Elude, elude
 from workbench.evaluation.interpretation import Coverage, Interpretation, Meaning, coverage, interpret
 from workbench.evaluation.intervals import Interval, rate
+from workbench.evaluation.losses import Loss
+from workbench.evaluation.metrics import METRICS, Metric
 from workbench.evaluation.probing import Probe, Scores, SparseProbe, over_spans, sparse_probe
+from workbench.evaluation.scorecard import Measurement, Scorecard, scorecard
 from workbench.evaluation.supervised import (
     Approximation,
     Control,
@@ -37,9 +46,10 @@ from workbench.evaluation.supervised import (
     supervise,
 )
 from workbench.evaluation.tasks import TaskScorecard, TaskScores, task_scorecard
-from workbench.evaluation.wiring import Loss, Wiring
+from workbench.evaluation.wiring import Wiring
 
 __all__ = [
+    "METRICS",
     "Alternative",
     "Approximation",
     "Audit",
@@ -54,9 +64,12 @@ __all__ = [
     "Labelled",
     "Loss",
     "Meaning",
+    "Measurement",
+    "Metric",
     "Place",
     "Probe",
     "Prompts",
+    "Scorecard",
     "Scores",
     "SparseProbe",
     "Supervised",
@@ -77,6 +90,7 @@ __all__ = [
     "interpret",
     "over_spans",
     "rate",
+    "scorecard",
     "sparse_probe",
     "supervise",
     "task_scorecard",

@@ -12,7 +12,8 @@ import torch
 
 from workbench.activations.sources import Source
 from workbench.dictionaries import Dictionary
-from workbench.evaluation.wiring import ALONE, BIAS, COLUMNS, INPUTS, LESS, ORDER, PLUS, Bench, Loss, Wiring
+from workbench.evaluation.losses import Loss
+from workbench.evaluation.wiring import ALONE, BIAS, COLUMNS, INPUTS, LESS, ORDER, PLUS, Bench, Wiring
 from workbench.models import TransformerBridge, fingerprint
 
 CLEARLY = 0.7

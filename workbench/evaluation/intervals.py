@@ -1,5 +1,6 @@
 """How sure a rate is: the interval that every rate of this room comes with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Bool
@@ -52,3 +53,18 @@ def rate(hits: Bool[Tensor, "draw row"], *, level: float = 0.95) -> Interval:
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
     return Interval(p, max(centre - reach, 0.0), min(centre + reach, 1.0))
+
+
+def mean_of(draws: Sequence[float], *, level: float = 0.95) -> Interval:
+    """Return the mean of repeated measurements with its interval (Student 1908); of one there is no interval.
+
+    >>> mean_of([1.0, 2.0, 3.0])
+    Interval(value=2.0, low=-0.4841377..., high=4.4841377...)
+    """
+    from scipy.special import stdtrit
+
+    n, value = len(draws), sum(draws) / len(draws)
+    if n < 2:
+        return Interval(value, float("nan"), float("nan"))
+    reach = float(stdtrit(n - 1, (1 + level) / 2)) * (sum((one - value) ** 2 for one in draws) / (n - 1) / n) ** 0.5
+    return Interval(value, value - reach, value + reach)

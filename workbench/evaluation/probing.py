@@ -240,7 +240,9 @@ def _fits(
         raise ValueError(
             f"{int((~np.isfinite(gap)).sum())} of {len(gap)} units are not finite on every row; drop those rows."
         )
-    kept = np.argsort(-gap, kind="stable")[: max(prefilter, *ks)]
+    # Ranked by what the filter ranks by, no more are needed than are read.
+    compared = max(ks) if ranking == "mean_difference" else max(prefilter, *ks)
+    kept = np.argsort(-gap, kind="stable")[:compared]
     x = matrix[:, kept]
     x = (x if isinstance(x, np.ndarray) else x.toarray()).astype(np.float64)
     mean, spread = x[~held].mean(0), x[~held].std(0)

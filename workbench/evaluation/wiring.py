@@ -17,16 +17,13 @@ from torch import Tensor
 from workbench.activations.sources import Source, pieces_of
 from workbench.dictionaries import Codes, Dictionary, Random
 from workbench.dictionaries.dictionary import unexplained
-from workbench.models import Context, Edit, Site, Stream, TransformerBridge, edited, record
-from workbench.models.forward import device_of
+from workbench.evaluation.losses import FORWARD, Loss, losses
+from workbench.models import Context, Edit, Site, Stream, TransformerBridge, record
 from workbench.models.sites import hook_point
 
 TOKENS, ROWS, FEW = 2048, 1024, 256
 """Tokens of a text that are read; of these, those whose activations are held, from all sites at once; and of these,
 those that random directions rebuild."""
-
-FORWARD = 1024
-"""Tokens in a forward whose logits are compared."""
 
 STREAMS = tuple(stream for stream in get_args(Stream) if stream not in ("pattern", "ln1_scale", "ln2_scale"))
 
@@ -81,17 +78,6 @@ class Wiring:
 
     first: bool = False
     """Whether the first token of a text counts."""
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What the model loses by something in the place of activations."""
-
-    ce: float
-    """Cross-entropy of the text's next tokens, in nats; NaN where numbers overflow."""
-
-    kl: float
-    """KL(model ‖ model with it) of the next token, in nats."""
 
 
 Wired = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -266,35 +252,26 @@ class Bench:
             for name, wiring in wirings.items()
         }
         put |= {"mean": (here, lambda x: (mean.expand_as(x), x)), "zero": (here, lambda x: (torch.zeros_like(x), x))}
-        sums = {name: torch.zeros(2, dtype=torch.float64) for name in ("model", *put)}
-        count = 0
-        for tokens, mask in self._batches():
-            where = mask.clone()
-            where[:, 0] &= at.first
-            asked = where[:, :-1] & mask[:, 1:]
-            true = tokens[:, 1:][asked]
-            count += len(true)
-
-            def said(tokens=tokens, asked=asked) -> Tensor:
-                return self.model(tokens.to(device_of(self.model)))[:, :-1].cpu()[asked].float().log_softmax(-1)
-
-            clean = said()
-            for name, total in sums.items():
-                log_q = clean
-                if name != "model":
-                    wiring, wired = put[name]
-                    if wired is None:
-                        total += torch.nan
-                        continue
-                    with edited(self.model, _edits(wiring, wired, where)):
-                        log_q = said()
-                kl = (clean.exp() * (clean - log_q)).sum()
-                total += torch.stack([F.nll_loss(log_q, true, reduction="sum"), kl]).double()
-        return {name: Loss(*(total / max(count, 1)).tolist()) for name, total in sums.items()}
+        texts = ((tokens, mask, _counted(mask, at.first)) for tokens, mask in self._batches())
+        return losses(
+            self.model,
+            texts,
+            {
+                name: None if wired is None else lambda where, w=wiring, f=wired: _edits(w, f, where)
+                for name, (wiring, wired) in put.items()
+            },
+        )
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         size = max(1, FORWARD // self.tokens.shape[1])
         return zip(self.tokens.split(size), self.mask.split(size), strict=True)
+
+
+def _counted(mask: Tensor, first: bool) -> Tensor:
+    """Return the tokens that count: all that are no padding, or all but the first of each text."""
+    where = mask.clone()
+    where[:, 0] &= first
+    return where
 
 
 def _edits(wiring: Wiring, wired: Wired, where: Tensor) -> dict[Site, Edit]:

@@ -53,30 +53,14 @@ def texts(store: ActivationStore, bos: int | None) -> list[tuple[Rows, list[Tens
     for n in range(PLACES):
         start = n * len(store) // PLACES
         end = min(start + STRETCH, (n + 1) * len(store) // PLACES)
-        begins = beginnings(store.rows(slice(start, end), ()))
+        begins = store.rows(slice(start, end), ()).begins
         begins = begins[begins > 0] if start else begins
         if len(begins) < 2 and end < len(store):
             continue  # one long text, whose beginning or end lies elsewhere
         last = len(store) if end == len(store) else start + int(begins[-1])
         rows = store.rows(slice(start + int(begins[0]), last))
-        found.append((rows, tokens_of(rows, bos)))
+        found.append((rows, rows.texts(bos)))
     return found
-
-
-def beginnings(rows: Rows) -> Tensor:
-    """Return the numbers of the rows at which a text begins."""
-    follows = (rows.doc[1:] == rows.doc[:-1]) & (rows.pos[1:] == rows.pos[:-1] + 1)
-    return torch.cat([torch.zeros(1, dtype=torch.long), 1 + (~follows).nonzero()[:, 0]])
-
-
-def tokens_of(rows: Rows, bos: int | None) -> list[Tensor]:
-    """Return the tokens of each text in ``rows``, with the beginning-of-text token that stores leave out."""
-    parts = rows.tokens.tensor_split(beginnings(rows)[1:])
-    first = rows.pos[beginnings(rows)]
-    return [
-        torch.cat([torch.tensor([bos]), part]) if at == 1 and bos is not None else part
-        for at, part in zip(first.tolist(), parts, strict=True)
-    ]
 
 
 def direct_logits(
@@ -165,8 +149,7 @@ def loss_gradients(model: TransformerBridge, parts: Sequence[Tensor], site: Site
 
 def _kept(rows: Rows) -> list[int]:
     """Return how many rows each text of ``rows`` has."""
-    begins = beginnings(rows)
-    return torch.cat([begins, torch.tensor([len(rows.tokens)])]).diff().tolist()
+    return torch.cat([rows.begins, torch.tensor([len(rows.tokens)])]).diff().tolist()
 
 
 @torch.no_grad()

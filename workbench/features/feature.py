@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.activations import ActivationStore
 from workbench.dictionaries import Dictionary
-from workbench.features.effects import Effect, beginnings, tokens_of, without
+from workbench.features.effects import Effect, without
 from workbench.models import TransformerBridge
 
 if TYPE_CHECKING:
@@ -327,6 +327,6 @@ def _text(store: ActivationStore, doc: int, pos: int, bos: int | None) -> Tensor
     rows = store.rows(slice(low, low + (1 << 16)), ())
     end = int((rows.doc == doc).sum())
     rows = store.rows(slice(low, low + end), ())
-    parts = tokens_of(rows, bos)
+    parts = rows.texts(bos)
     at = int(((rows.pos == pos).nonzero()[:, 0] if end else torch.zeros(1))[0])
-    return parts[int(torch.searchsorted(beginnings(rows), at, right=True)) - 1]
+    return parts[int(torch.searchsorted(rows.begins, at, right=True)) - 1]
