@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from workbench.exercises import tour, training, world
+from workbench.exercises import evaluation, tour, training, world
 from workbench.exercises.exercise import Exercise
 from workbench.exercises.keys import key, seal
 
@@ -92,6 +92,10 @@ def test_hints_are_three_in_order():
         (training.FOUND, "TopK, which leaves more"),
         (training.SHUFFLED, "several times as much"),
         (training.PARENT, "more than half of the time"),
+        (evaluation.RECOVERED, "more than nine tenths"),
+        (evaluation.BITS, "more than twice as much"),
+        (evaluation.ABSORBED, "the shipped one"),
+        (evaluation.SWAP, "never"),
     ],
 )
 def test_the_exercises_of_notebooks_know_right_from_wrong(exercise, right):
