@@ -94,7 +94,7 @@ def test_hints_are_three_in_order():
         (training.PARENT, "more than half of the time"),
         (evaluation.RECOVERED, "more than nine tenths"),
         (evaluation.BITS, "more than twice as much"),
-        (evaluation.ABSORBED, "the shipped one"),
+        (evaluation.ABSORBED, "the neurons"),
         (evaluation.SWAP, "never"),
     ],
 )

@@ -10,7 +10,7 @@ RECOVERED = Exercise(
     hints=(
         "Its encoder was trained: which sixteen of a thousand directions would you use for a given activation?",
         "It need not be exact: the layers that follow forgive errors that do not matter for the next word.",
-        "The lowest bar of its group in the next figure is above 0.9.",
+        "Both of its bars in the next figure are above 0.9.",
     ),
     choices=("less than half", "about three quarters", "more than nine tenths"),
 )
@@ -29,12 +29,12 @@ BITS = Exercise(
 
 ABSORBED = Exercise(
     id="real-absorbed",
-    question="In which of the four do most kinds silence the feature of their parent, and take it over?",
-    checker=key("real-absorbed", "a7add39abb352310221c8fbddf6d32b714b5150fbab505fa14ca8ee04b4547df"),
+    question="In which are the fewest kinds absorbed, the feature of their parent silent and another in its place?",
+    checker=key("real-absorbed", "ba2273ea4a4d736249b1d71e7dba653ebb2e6ed9479a102773694b870f1787d6"),
     hints=(
-        "To be taken over, a parent has to be told by some features, and silent at times.",
-        "Neurons are never silent; and what carries a parent's direction, where directions are random?",
-        "It takes a feature that leans far to the parent's side: look for the one dictionary that learnt any.",
+        "When is a feature of the parent silent? And what if it never is?",
+        "All 128 neurons are active on every activation, whatever they are taken to stand for.",
+        "It is the one of which nobody would say that it has features at all.",
     ),
     choices=("the shipped one", "the one with random directions", "the neurons"),
 )
