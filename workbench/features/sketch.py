@@ -9,6 +9,7 @@ values it is exact.
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -61,7 +62,8 @@ class Sketch:
             self._used.append(torch.zeros(len(self.count), dtype=torch.bool))
             self._held.append(torch.zeros(0, SIZE // 2))
         first = torch.randint(2, (len(features), 1), generator=self._random)
-        kept = values.sort(1).values.gather(1, torch.arange(0, SIZE, 2) + first)
+        ordered = torch.from_numpy(np.sort(values.numpy()))  # many times as fast as torch
+        kept = ordered.gather(1, torch.arange(0, SIZE, 2) + first)
         slot, used = self._slot[level], self._used[level]
         new = features[slot[features] < 0]
         slot[new] = len(self._held[level]) + torch.arange(len(new))
@@ -95,8 +97,8 @@ class Sketch:
         """Yield the values held of some features in order, and how many values lie at or below each."""
         for features in torch.arange(len(self.count)).split(PART):
             values, weights = self._weighted(features)
-            values, order = values.sort(1)
-            yield values, weights.gather(1, order).double().cumsum(1)
+            order = torch.from_numpy(np.argsort(values.numpy()))
+            yield values.gather(1, order), weights.gather(1, order).double().cumsum(1)
 
     def _weighted(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return all values held of ``features``, and how many each stands for; an empty place stands for none."""
