@@ -38,22 +38,23 @@ class Sketch:
 
     def add(self, features: Int[Tensor, " entry"], values: Float[Tensor, " entry"]) -> None:
         """Take values of features, those of one feature next to each other."""
-        counts = torch.bincount(features, minlength=len(self.count))
-        self.count += counts
-        starts = counts.cumsum(0) - counts
-        slots = torch.arange(len(features)) - starts[features] + self._fill[features]
-        while len(features):
-            fits = slots < SIZE
-            here = fits.nonzero()[:, 0]
-            self._buffer.view(-1).scatter_(0, (features * SIZE + slots)[here], values[here])
-            full = (self._fill + counts >= SIZE).nonzero()[:, 0]
-            self._fill = (self._fill + counts).clamp_max(SIZE)
-            over = (~fits).nonzero()[:, 0]
-            counts = torch.bincount(features[over], minlength=len(self.count))
+        left = torch.bincount(features, minlength=len(self.count))
+        self.count += left
+        first = left.cumsum(0) - left
+        row = torch.arange(len(left)) * SIZE
+        while left.any():
+            now = torch.minimum(left, SIZE - self._fill)
+            before = now.cumsum(0) - now
+            every = torch.arange(int(now.sum()))
+            places = every + torch.repeat_interleave(row + self._fill - before, now)
+            self._buffer.view(-1)[places] = values[every + torch.repeat_interleave(first - before, now)]
+            self._fill += now
+            first += now
+            left -= now
+            full = (self._fill == SIZE).nonzero()[:, 0]
             if len(full):
                 self._compact(0, full, self._buffer[full])
                 self._fill[full] = 0
-            features, values, slots = features[over], values[over], slots[over] - SIZE
 
     def _compact(self, level: int, features: Tensor, values: Tensor) -> None:
         """Hand every other of the ``SIZE`` values of each of ``features`` to the level above."""
