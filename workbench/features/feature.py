@@ -283,9 +283,8 @@ class Feature:
             raise TypeError(f"Only a workbench Dictionary can be spliced in, got {type(dictionary).__name__}.")
         dictionary.check(model)
         bos = None if model.tokenizer is None else model.tokenizer.bos_token_id
-        places = list(dict.fromkeys((one.doc, one.pos) for one in self.sample[:n]))
-        parts = [_text(store, doc, pos, bos) for doc, pos in places]
-        return without(model, dictionary, self.number, parts, self.features.words)
+        parts = dict(_text(store, one.doc, one.pos, bos) for one in self.sample[:n])  # a text counts once
+        return without(model, dictionary, self.number, list(parts.values()), self.features.words)
 
     def __repr__(self) -> str:
         if self.dead:
@@ -318,8 +317,8 @@ def _between(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
     return ys[upper - 1] + share * (ys[upper] - ys[upper - 1])
 
 
-def _text(store: ActivationStore, doc: int, pos: int, bos: int | None) -> Tensor:
-    """Return the tokens of the text of a store that has a row at ``pos`` of ``doc``."""
+def _text(store: ActivationStore, doc: int, pos: int, bos: int | None) -> tuple[tuple[int, int], Tensor]:
+    """Return which text of a store has a row at ``pos`` of ``doc``, by document and number in it, and its tokens."""
     low, high = 0, len(store)
     while low < high:  # documents are in order
         middle = (low + high) // 2
@@ -329,4 +328,5 @@ def _text(store: ActivationStore, doc: int, pos: int, bos: int | None) -> Tensor
     rows = store.rows(slice(low, low + end), ())
     parts = rows.texts(bos)
     at = int(((rows.pos == pos).nonzero()[:, 0] if end else torch.zeros(1))[0])
-    return parts[int(torch.searchsorted(rows.begins, at, right=True)) - 1]
+    number = int(torch.searchsorted(rows.begins, at, right=True)) - 1
+    return (doc, number), parts[number]
