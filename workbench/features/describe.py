@@ -5,14 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from workbench.activations import ActivationStore, Rows
 from workbench.dictionaries import Codes
 from workbench.dictionaries.inputs import named, pick
 from workbench.features.effects import direct_logits, first_order
-from workbench.features.encoding import AnyDictionary, encoded
+from workbench.features.encoding import AnyDictionary, encoded, sparse
 from workbench.features.feature import AFTER, BEFORE
 from workbench.features.featureset import FeatureSet
 from workbench.features.keep import Best
@@ -100,7 +99,6 @@ def describe(
     columns: dict[str, Tensor] = {
         "count": sketch.count,
         "mean": (totals[0] / sketch.count.clamp_min(1)).float(),
-        "square": (totals[1] / sketch.count.clamp_min(1)).float(),
         "max": strongest,
         "quantiles": quantiles,
         "histogram": sketch.shares(torch.linspace(0, 1, BINS + 1) * strongest[:, None]),
@@ -167,13 +165,9 @@ def _sites(dictionary: AnyDictionary, store: ActivationStore) -> tuple[tuple[Sit
 
 def _active(codes: Codes) -> tuple[Tensor, Tensor, Tensor]:
     """Return the features, rows and values of all that is active, by feature and then by row."""
-    # A table by rows turned into one by columns is a sort that needs no comparison. Of copies: zeros go in place.
-    values = torch.where(codes.values > 0, codes.values, 0).flatten()
-    indices = codes.indices.to(torch.int32, copy=True).flatten()
-    starts = np.arange(len(codes.values) + 1) * codes.values.shape[1]
-    table = csr_array((values.numpy(), indices.numpy(), starts), shape=(len(codes.values), codes.n_features))
-    table.eliminate_zeros()
-    table = table.tocsc()
+    positive = torch.where(codes.values > 0, codes.values, 0)
+    # A table by rows turned into one by columns is a sort without a comparison.
+    table = sparse(Codes(positive, codes.indices, codes.n_features)).tocsc()
     features = torch.repeat_interleave(torch.from_numpy(np.diff(table.indptr)).long())
     return features, torch.from_numpy(table.indices).long(), torch.from_numpy(table.data)
 

@@ -86,6 +86,11 @@ class Feature:
         self.number = number
 
     def _of(self, name: str) -> Tensor:
+        if name not in self.features.columns:
+            raise ValueError(
+                "These features were described without a model, or write where this is not to be had; call describe "
+                "with a model, and for logits with a dictionary that writes to the residual stream."
+            )
         return self.features.of(name, self.number)
 
     @property
@@ -193,8 +198,6 @@ class Feature:
     @property
     def logits(self) -> pd.DataFrame:
         """The tokens whose logits it raises and lowers most by itself, for a code of one; described with a model."""
-        if "raised" not in self.features.columns:
-            raise ValueError("These features were described without a model; call describe with one.")
         tokens = torch.cat([self._of("raised"), self._of("lowered").flip(0)])
         by = torch.cat([self._of("raised_by"), self._of("lowered_by").flip(0)])
         return pd.DataFrame({"token": [self.features.words[int(i)] for i in tokens], "by": by.tolist()})
@@ -202,8 +205,6 @@ class Feature:
     @property
     def loss_effect(self) -> float:
         """How much the loss rises without it, in nats for each token where it is active, to first order."""
-        if "loss_effect" not in self.features.columns:
-            raise ValueError("These features were described without a model; call describe with one.")
         return float(self._of("loss_effect"))
 
     @property
@@ -274,11 +275,7 @@ class Feature:
 
         The error of the dictionary stays, so that nothing changes but the feature.
         """
-        dictionary, store = self.features.dictionary, self.features.store
-        if dictionary is None or store is None:
-            raise ValueError(
-                "Exact effects run the dictionary on texts of the store; give load_features dictionary= and store=."
-            )
+        dictionary, store = self.features.sources
         if not isinstance(dictionary, Dictionary):
             raise TypeError(f"Only a workbench Dictionary can be spliced in, got {type(dictionary).__name__}.")
         dictionary.check(model)

@@ -151,14 +151,6 @@ class DictionaryBrowser(Panel):
         return [self.view, self.dashboard.view]
 
     @override
-    def static_html(self) -> str:
-        return self.view.static_html() + self.dashboard.static_html()
-
-    @override
-    def describe(self) -> str:
-        return self.view.describe()
-
-    @override
     def snapshot(self) -> dict[str, Any]:
         return rounded({"browser": self.view.snapshot(), "feature": self.dashboard.snapshot()})
 

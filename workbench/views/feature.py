@@ -178,10 +178,6 @@ class FeatureDashboard(Panel):
         self.view.number = min(self.view.number + 1, self.number.max)
 
     @override
-    def describe(self) -> str:
-        return self.view.describe()
-
-    @override
     def snapshot(self) -> dict[str, Any]:
         return rounded({"number": self.view.number, "card": self.view.card})
 
