@@ -27,12 +27,11 @@ from workbench.features.explain import Explained, Explanations, explain
 from workbench.features.explanation import Explanation
 from workbench.features.feature import Example, Feature, Group, Match
 from workbench.features.featureset import FeatureSet, load_features
-from workbench.features.scoring import Estimate, Prediction, Score
+from workbench.features.scoring import Interval, Prediction, Score
 from workbench.features.spans import localise
 
 __all__ = [
     "Effect",
-    "Estimate",
     "Example",
     "Explained",
     "Explanation",
@@ -40,6 +39,7 @@ __all__ = [
     "Feature",
     "FeatureSet",
     "Group",
+    "Interval",
     "Match",
     "Prediction",
     "Score",
