@@ -8,6 +8,7 @@ Knows models, activations and dictionaries; the truth is given as labels. What t
 ``interpretation``  what features mean in words of attributes; which values are occluded or split
 ``tasks``           both on one task, for several dictionaries: ``task_scorecard``
 ``probing``         ``sparse_probe``: how few units tell a label; ``over_spans``
+``ablation``        ``ablate``: what the units found do for the loss, beside as many random ones
 ``complexity``      ``complexity``: how late in a network features can be read off linearly
 ``attributes``      how few named scores tell classes apart, beside shuffled names and random words
 ``betting``         which concepts matter for an output: sequential tests by betting, with few false discoveries
@@ -17,6 +18,7 @@ Knows models, activations and dictionaries; the truth is given as labels. What t
 ==================  ==================================================================================
 """
 
+from workbench.evaluation.ablation import Ablation, LossChange, ablate
 from workbench.evaluation.attributes import Concise, concise
 from workbench.evaluation.audit import Alternative, Audit, audit
 from workbench.evaluation.betting import Bets, bet_conditionally, bet_globally, bet_locally
@@ -40,6 +42,7 @@ from workbench.evaluation.tasks import TaskScorecard, TaskScores, task_scorecard
 from workbench.evaluation.wiring import Loss, Wiring
 
 __all__ = [
+    "Ablation",
     "Alternative",
     "Approximation",
     "Audit",
@@ -53,6 +56,7 @@ __all__ = [
     "Interval",
     "Labelled",
     "Loss",
+    "LossChange",
     "Meaning",
     "Place",
     "Probe",
@@ -63,6 +67,7 @@ __all__ = [
     "TaskScorecard",
     "TaskScores",
     "Wiring",
+    "ablate",
     "approximation",
     "audit",
     "bet_conditionally",
