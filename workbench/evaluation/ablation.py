@@ -155,6 +155,8 @@ def _counted(where: Tensor) -> Tensor:
 def _split(units: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
     """Return the units, and those that may stand in for them."""
     n = len(active)
+    if units.is_floating_point() or units.dtype == torch.bool:
+        raise TypeError(f"units are whole numbers, got {units.dtype}; of a mask give mask.nonzero()[:, 0].")
     if not len(units) or units.unique().numel() != len(units) or int(units.min()) < 0 or int(units.max()) >= n:
         raise ValueError(f"units are one or more of 0..{n - 1}, each once; got {units.tolist()}.")
     rest = active.clone()
