@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from workbench.activations import ActivationStore, Rows
 from workbench.dictionaries import PCA, Dictionary, Neurons, TopK, fidelity
-from workbench.evaluation.losses import FORWARD
+from workbench.dictionaries.fidelity import FORWARD
 from workbench.models import TransformerBridge
 from workbench.training import TrainConfig, train
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from workbench.activations import ActivationStore
 from workbench.dictionaries import Codes, Dictionary, Random, fidelity, spliced
+from workbench.dictionaries.fidelity import only
 from workbench.dictionaries.inputs import named
 from workbench.evaluation.absorption import absorption, standing_for
 from workbench.evaluation.description import LEFT, description_length, gaussian_bits
@@ -25,7 +26,7 @@ from workbench.evaluation.losses import Put, losses
 from workbench.evaluation.metrics import METRICS, Metric
 from workbench.evaluation.probing import sparse_probe
 from workbench.features.neighbours import nearest
-from workbench.models import Context, Edit, Site, TransformerBridge
+from workbench.models import Edit, Site, TransformerBridge
 
 DENSE = 0.1
 """Share of tokens from which on a feature is called dense."""
@@ -376,12 +377,4 @@ def _encoded(dictionary: Dictionary, part: Part) -> Codes:
 
 def _at(where: Tensor, edits: Mapping[Site, Edit]) -> dict[Site, Edit]:
     """Return the edits at the chosen tokens alone."""
-
-    def only(edit: Edit) -> Edit:
-        def at(acts: Tensor, context: Context) -> Tensor:
-            chosen = where.to(acts.device).view(*where.shape, *[1] * (acts.ndim - 2))
-            return torch.where(chosen, edit(acts, context).to(acts), acts)
-
-        return at
-
-    return {site: only(edit) for site, edit in edits.items()}
+    return {site: only(where, edit) for site, edit in edits.items()}
