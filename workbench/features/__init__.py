@@ -9,7 +9,7 @@
 ``contexts``       what an explainer is shown, and what is held out
 ``scoring``        detection and fuzzing, with intervals and controls
 ``spans``          ``localise``: a feature beside the spans of a label
-``strength``       ``by_strength``: a label on the strongest activations, and on the others
+``strength``       ``by_strength``: a label from the strongest activations to the weakest
 ``search``         by prompt, label, text or direction
 ``effects``        on the logits, on the loss to first order, and exactly
 ``matches``        labels that a feature stands for
