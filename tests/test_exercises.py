@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from workbench.exercises import tour, training, world
+from workbench.exercises import features, tour, training, world
 from workbench.exercises.exercise import Exercise
 from workbench.exercises.keys import key, seal
 
@@ -92,6 +92,9 @@ def test_hints_are_three_in_order():
         (training.FOUND, "TopK, which leaves more"),
         (training.SHUFFLED, "several times as much"),
         (training.PARENT, "more than half of the time"),
+        (features.ILLUSION, "about a quarter"),
+        (features.RANDOM, "nearly as often as with features"),
+        (features.LOST, "less than a quarter"),
     ],
 )
 def test_the_exercises_of_notebooks_know_right_from_wrong(exercise, right):

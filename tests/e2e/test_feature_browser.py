@@ -267,6 +267,15 @@ def cells(folder):
     return [cell.replace("FOLDER", str(folder)) for cell in CELLS]
 
 
+def test_two_dashboards_keep_their_choices_of_examples_apart(page):
+    boards = page.locator(".workbench-feature")
+    assert boards.count() == 2
+    boards.first.get_by_role("radio", name="By quantile").check()
+    assert boards.last.get_by_role("radio", name="Strongest").is_checked()
+    boards.first.get_by_role("radio", name="Strongest").check()
+    assert boards.last.get_by_role("radio", name="Strongest").is_checked()
+
+
 def test_a_choice_opens_a_dashboard_and_the_number_another(page):
     panel = page.locator(".workbench-browser")
     panel.get_by_role("searchbox").fill("#29")
