@@ -41,7 +41,8 @@ def test_true_labels_are_better_than_shuffled_ones_and_these_than_random_words(s
     assert found.numbers[-1] == 16
     assert true.low > shuffled.high
     assert shuffled.low > random.high
-    assert random.low <= 1 / CLASSES <= random.high
+    # One interval in twenty does not hold the truth: as far from it as an interval is wide, one in ten thousand is.
+    assert abs(random.value - 1 / CLASSES) <= random.high - random.low
     small = found.smallest(0.95)
     assert len(small) <= 16
     assert all(name.startswith("tells") for name in small[:CLASSES])

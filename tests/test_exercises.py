@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from workbench.exercises import evaluation, tour, training, world
+from workbench.exercises import evaluation, features, tour, training, world
 from workbench.exercises.exercise import Exercise
 from workbench.exercises.keys import key, seal
 
@@ -96,6 +96,9 @@ def test_hints_are_three_in_order():
         (evaluation.BITS, "more than twice as much"),
         (evaluation.ABSORBED, "the neurons"),
         (evaluation.SWAP, "never"),
+        (features.ILLUSION, "about a quarter"),
+        (features.RANDOM, "nearly as often as with features"),
+        (features.LOST, "less than a quarter"),
     ],
 )
 def test_the_exercises_of_notebooks_know_right_from_wrong(exercise, right):

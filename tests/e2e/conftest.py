@@ -224,6 +224,22 @@ def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]
             server.wait(20)
 
 
+@pytest.fixture(scope="module", params=["light", "dark"])
+def opened(lab: Lab, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A notebook of the module's ``cells(folder)``, run once in each theme; its tests follow each other on it."""
+    folder = tmp_path_factory.mktemp("made")
+    path = folder / f"{request.path.stem}_{request.param}.ipynb"
+    watched = lab.run(request.module.cells(folder), path, dark=request.param == "dark")
+    yield watched
+    watched.page.context.close()
+
+
+@pytest.fixture
+def page(opened: Watched) -> Iterator[Any]:
+    yield opened.page
+    opened.assert_clean()
+
+
 def _wait_for(lab: Lab, server: subprocess.Popen, log: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and server.poll() is None:

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 from conftest import made_features
 from test_views import FOREIGN
@@ -263,21 +262,18 @@ feature_dashboard(features, 3)
 ]
 
 
-@pytest.fixture(scope="module", params=["light", "dark"])
-def opened(lab, request, tmp_path_factory):
-    """The notebook, run once in each theme; the tests below follow each other on it."""
-    folder = tmp_path_factory.mktemp("features")
+def cells(folder):
     made_features(300, hostile_words(50)).save(folder)
-    path = folder / f"features_{request.param}.ipynb"
-    watched = lab.run([cell.replace("FOLDER", str(folder)) for cell in CELLS], path, dark=request.param == "dark")
-    yield watched
-    watched.page.context.close()
+    return [cell.replace("FOLDER", str(folder)) for cell in CELLS]
 
 
-@pytest.fixture
-def page(opened):
-    yield opened.page
-    opened.assert_clean()
+def test_two_dashboards_keep_their_choices_of_examples_apart(page):
+    boards = page.locator(".workbench-feature")
+    assert boards.count() == 2
+    boards.first.get_by_role("radio", name="By quantile").check()
+    assert boards.last.get_by_role("radio", name="Strongest").is_checked()
+    boards.first.get_by_role("radio", name="Strongest").check()
+    assert boards.last.get_by_role("radio", name="Strongest").is_checked()
 
 
 def test_a_choice_opens_a_dashboard_and_the_number_another(page):

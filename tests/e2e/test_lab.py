@@ -4,7 +4,6 @@ import json
 import shutil
 
 import nbformat
-import pytest
 
 from e2e.conftest import Watched
 from e2e.test_modules import LEAST_CONTRAST
@@ -45,19 +44,8 @@ prediction
 ]
 
 
-@pytest.fixture(scope="module", params=["light", "dark"])
-def opened(lab, request, tmp_path_factory):
-    """The notebook, run once in each theme; the tests below follow each other on it."""
-    path = tmp_path_factory.mktemp("made") / f"widgets_{request.param}.ipynb"
-    watched = lab.run(CELLS, path, dark=request.param == "dark")
-    yield watched
-    watched.page.context.close()
-
-
-@pytest.fixture
-def page(opened):
-    yield opened.page
-    opened.assert_clean()
+def cells(folder):
+    return CELLS
 
 
 def steering(page):

@@ -1,7 +1,5 @@
 """The training panel in JupyterLab: started, paused, resumed and cancelled while the loop runs in the background."""
 
-import pytest
-
 from e2e.test_modules import LEAST_CONTRAST
 
 CELLS = [
@@ -31,21 +29,8 @@ many
 ]
 
 
-@pytest.fixture(scope="module", params=["light", "dark"])
-def opened(lab, request, tmp_path_factory):
-    """The notebook, run once in each theme; the tests below follow each other on it."""
-    path = tmp_path_factory.mktemp("made") / f"training_{request.param}.ipynb"
-    watched = lab.run(
-        [cell.replace("kept", f"kept_{request.param}") for cell in CELLS], path, dark=request.param == "dark"
-    )
-    yield watched
-    watched.page.context.close()
-
-
-@pytest.fixture
-def page(opened):
-    yield opened.page
-    opened.assert_clean()
+def cells(folder):
+    return [cell.replace("kept", f"kept_{folder.name}") for cell in CELLS]
 
 
 def first(page):

@@ -105,17 +105,17 @@ def splice_kl(
     size = max(1, FORWARD // tokens.shape[1])
     for part, chosen, nats in zip(tokens.split(size), where.split(size), lost.split(size), strict=True):
         log_p = run(model, part)[chosen].float().log_softmax(-1)
-        with edited(model, {site: _only(chosen, edit) for site, edit in edits.items()}):
+        with edited(model, {site: only(chosen, edit) for site, edit in edits.items()}):
             log_q = run(model, part)[chosen].float().log_softmax(-1)
         nats[chosen] = (log_p.exp() * (log_p - log_q)).sum(-1)
     return lost
 
 
-def _only(where: Tensor, edit: Edit) -> Edit:
+def only(where: Tensor, edit: Edit) -> Edit:
     """Return ``edit`` at the chosen tokens alone."""
 
     def at(acts: Tensor, context: Context) -> Tensor:
-        chosen = where.view(*where.shape, *[1] * (acts.ndim - 2))
+        chosen = where.to(acts.device).view(*where.shape, *[1] * (acts.ndim - 2))
         return torch.where(chosen, edit(acts, context).to(acts), acts)
 
     return at

@@ -14,6 +14,7 @@ when called.
 ``interpretation``  what features mean in words of attributes; which values are occluded or split
 ``tasks``           both on one task, for several dictionaries: ``task_scorecard``
 ``probing``         ``sparse_probe``: how few units tell a label; ``over_spans``
+``ablation``        ``ablate``: what the units found do for the loss, beside as many random ones
 ``complexity``      ``complexity``: how late in a network features can be read off linearly
 ``attributes``      how few named scores tell classes apart, beside shuffled names and random words
 ``betting``         which concepts matter for an output: sequential tests by betting, with few false discoveries
@@ -23,6 +24,7 @@ when called.
 ==================  ==================================================================================
 """
 
+from workbench.evaluation.ablation import Ablation, LossChange, ablate
 from workbench.evaluation.attributes import Concise, concise
 from workbench.evaluation.audit import Alternative, Audit, audit
 from workbench.evaluation.betting import Bets, bet_conditionally, bet_globally, bet_locally
@@ -50,6 +52,7 @@ from workbench.evaluation.wiring import Wiring
 
 __all__ = [
     "METRICS",
+    "Ablation",
     "Alternative",
     "Approximation",
     "Audit",
@@ -63,6 +66,7 @@ __all__ = [
     "Interval",
     "Labelled",
     "Loss",
+    "LossChange",
     "Meaning",
     "Measurement",
     "Metric",
@@ -76,6 +80,7 @@ __all__ = [
     "TaskScorecard",
     "TaskScores",
     "Wiring",
+    "ablate",
     "approximation",
     "audit",
     "bet_conditionally",

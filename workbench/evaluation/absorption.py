@@ -23,20 +23,34 @@ ALONG, CARRIED = 0.025, 0.4
 """Cosine with the label's direction from which a feature may carry it, and the share of it that it then carries."""
 
 
-def standing_for(codes: Codes, label: Bool[Tensor, " row"]) -> Int[Tensor, " n"]:
+def standing_for(
+    codes: Codes, label: Bool[Tensor, " row"], *, kinds: Sequence[Bool[Tensor, " row"]] = ()
+) -> Int[Tensor, " n"]:
     """Return the features whose union of firings is the label as nearly as can be, the best first.
 
     Each is the one that raises F1 the most beside those before it, until none adds 0.03: one, where the label is not
     split. Of a label without rows, or with which nothing is active, there are none.
+
+    Args:
+        codes: Of the rows.
+        label: Where the label holds.
+        kinds: Where each of its kinds holds. A feature that fits one of them better than the label is that kind's.
     """
     active = codes.values != 0
     row = torch.arange(len(label), device=label.device)[:, None].expand_as(active)[active]
     of = codes.indices[active]
-    hits = torch.bincount(of[label[row]], minlength=codes.n_features).double()
     fired = torch.bincount(of, minlength=codes.n_features).double()
+
+    def alone(label: Tensor) -> Tensor:
+        hits = torch.bincount(of[label[row]], minlength=codes.n_features).double()
+        return 2 * hits / (fired + label.sum()).clamp_min(1)
+
+    f1 = alone(label)
+    for kind in kinds:
+        f1 = torch.where(alone(kind) > f1, 0.0, f1)
     holds = float(label.sum())
-    alone = 2 * hits / (fired + holds).clamp_min(1)
-    pool = alone.topk(min(POOL, codes.n_features)).indices
+    pool = f1.topk(min(POOL, codes.n_features)).indices
+    pool = pool[f1[pool] > 0]
     at = torch.full((codes.n_features,), -1, device=label.device)
     at[pool] = torch.arange(len(pool), device=label.device)
     known = at[of] >= 0

@@ -8,12 +8,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from workbench.activations import ActivationStore, Rows
 from workbench.dictionaries import PCA, Dictionary, Neurons, TopK, fidelity
-from workbench.evaluation.losses import FORWARD
+from workbench.dictionaries.fidelity import FORWARD
 from workbench.models import TransformerBridge
 from workbench.training import TrainConfig, train
 
-STRETCHES = 8
-"""Places of the store, evenly spread, that a part is taken from."""
+STRETCHES, LEAST = 8, 512
+"""Places of the store, evenly spread, that a part is taken from; fewer where there would be fewer rows at each, since
+texts that begin or end elsewhere are left out."""
 
 FEWEST = 20
 """Rows with a label, in either part, under which it is not asked for."""
@@ -53,10 +54,11 @@ def parts_of(store: ActivationStore, dictionary: Dictionary, draws: int, rows: i
     if draws < 2 or rows < 1:
         raise ValueError(f"A card takes 2 draws or more, of 1 row or more; got draws={draws}, rows={rows}.")
     index: list[list[Tensor]] = [[] for _ in range(draws)]
-    places = draws * STRETCHES
+    stretches = max(1, min(STRETCHES, len(store) // (LEAST * draws)))
+    places = draws * stretches
     for n in range(places):
         start, stop = n * len(store) // places, (n + 1) * len(store) // places
-        end = min(start + -(-rows // STRETCHES), stop)
+        end = min(start + -(-rows // stretches), stop)
         begins = store.rows(slice(start, end), ()).begins
         begins = begins[begins > 0] if start else begins
         if len(begins) > 1 or (len(begins) and end == len(store)):

@@ -1,24 +1,11 @@
 """How sure a rate is: the interval that every rate of this room comes with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from jaxtyping import Bool
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A measured rate and where the true one lies."""
-
-    value: float
-    """What was measured."""
-
-    low: float
-    """The lower end of the interval."""
-
-    high: float
-    """The upper end."""
+from workbench.features.scoring import Interval, wilson
 
 
 def rate(hits: Bool[Tensor, "draw row"], *, level: float = 0.95) -> Interval:
@@ -50,9 +37,7 @@ def rate(hits: Bool[Tensor, "draw row"], *, level: float = 0.95) -> Interval:
         n = min(p * (1 - p) / varies, float(draws * rows))
         # Few draws tell their own variance badly (Satterthwaite 1946).
         z = float(stdtrit(varies**2 / (by_row**2 / max(rows - 1, 1) + by_draw**2 / (draws - 1)), (1 + level) / 2))
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    reach = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    return Interval(p, max(centre - reach, 0.0), min(centre + reach, 1.0))
+    return wilson(p, n, z)
 
 
 def mean_of(draws: Sequence[float], *, level: float = 0.95) -> Interval:

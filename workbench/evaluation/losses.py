@@ -10,9 +10,6 @@ from torch import Tensor
 from workbench.models import Edit, Site, TransformerBridge, edited
 from workbench.models.forward import device_of, run
 
-FORWARD = 1024
-"""Tokens in a forward whose logits are compared."""
-
 Put = Callable[[Tensor], Mapping[Site, Edit]]
 """From the tokens that count, a mask [text, pos], to the edits that change what the model computes there."""
 

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.dictionaries import Codes
+from workbench.features.encoding import sparse
 
 Ranking = Literal["mean_difference", "f_statistic", "mutual_information", "l1_logistic", "svm", "exchange"]
 
@@ -203,13 +204,7 @@ def _matrix(x: Tensor | Codes) -> Any:
         raise ValueError(f"sparse_probe takes activations [row, unit] or codes [row, k], got {shape}; flatten them.")
     if isinstance(x, Tensor):
         return x.detach().float().cpu().numpy()
-    from scipy.sparse import csr_array
-
-    rows, k = x.values.shape
-    values, indices = (t.detach().cpu().numpy().ravel() for t in (x.values.float(), x.indices))
-    matrix = csr_array((values, indices, np.arange(rows + 1) * k), shape=(rows, x.n_features), copy=True)
-    matrix.sum_duplicates()  # an empty slot may carry the index of an active feature; in place, hence the copy
-    return matrix
+    return sparse(x)
 
 
 def _checked(matrix: Any, y: Tensor, ks: Sequence[int], ranking: str) -> tuple[np.ndarray, list[int]]:

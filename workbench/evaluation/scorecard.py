@@ -16,6 +16,7 @@ from torch import Tensor
 
 from workbench.activations import ActivationStore
 from workbench.dictionaries import Codes, Dictionary, Random, fidelity, spliced
+from workbench.dictionaries.fidelity import only
 from workbench.dictionaries.inputs import named
 from workbench.evaluation.absorption import absorption, standing_for
 from workbench.evaluation.description import LEFT, description_length, gaussian_bits
@@ -25,13 +26,16 @@ from workbench.evaluation.losses import Put, losses
 from workbench.evaluation.metrics import METRICS, Metric
 from workbench.evaluation.probing import sparse_probe
 from workbench.features.neighbours import nearest
-from workbench.models import Context, Edit, Site, TransformerBridge
+from workbench.models import Edit, Site, TransformerBridge
 
 DENSE = 0.1
 """Share of tokens from which on a feature is called dense."""
 
 KS = (1, 2, 5)
 """Numbers of units that a probe reads."""
+
+Where = tuple[Tensor, Tensor]
+"""Where a label holds, [row], in the part that is learnt from and in the one that is judged."""
 
 Named = Mapping[str, Dictionary | Sequence[Dictionary]]
 
@@ -131,7 +135,7 @@ def scorecard(
     first = _checked(every, fixed, store, model)
     columns = list(store.names if labels is None else labels)
     if unknown := [name for name in columns if name not in store.names]:
-        raise ValueError(f"The store has no labels {unknown[0]!r}; it has {', '.join(store.names) or 'none'}.")
+        raise ValueError(f"The store has no labels {unknown[0]!r}; it has {', '.join(store.names)}.")
     parts = [Part(part, first, model) for part in parts_of(store, first, draws, rows)]
     card = _Card(columns, hierarchy, ceilings)
     for draw in range(draws):
@@ -227,58 +231,56 @@ class _Card:
         found = {"dead": float((active == 0).float().mean()), "dense": float((active >= DENSE).float().mean())}
         if dictionary.n_features > 1:
             found["cosine"] = float(nearest(W_dec)["near_cosines"][:, 0].mean())
-        sizes = [len(standing_for(codes[0], label)) for _, _, label, _ in self._asked(learn, judge)]
+        sizes = [len(standing_for(codes[0], label)) for _, _, label, _ in self._asked(learn, judge, self.columns)]
         if sizes := [size for size in sizes if size]:
             found["splitting"] = float(np.mean(sizes))
         rates = []
         for parent, label, kinds in self._families(learn, judge):
-            features = standing_for(codes[0], label[0])
+            features = standing_for(codes[0], label[0], kinds=[kind for kind, _ in kinds.values()])
             if not len(features):
                 continue
-            for child, one in zip(
-                kinds, absorption(codes[1], judge.y, W_dec, label[1], list(kinds.values()), features), strict=True
-            ):
+            judged = [kind for _, kind in kinds.values()]
+            for child, one in zip(kinds, absorption(codes[1], judge.y, W_dec, label[1], judged, features), strict=True):
                 rates.append(one.rate)
                 if name:
-                    self.absorbed.append(
-                        {"dictionary": name, "parent": parent, "child": child, "missed": one.missed, "rate": one.rate}
-                    )
+                    line = {"dictionary": name, "parent": parent, "child": child}
+                    self.absorbed.append({**line, "missed": one.missed, "rate": one.rate})
         if rates:
             found["absorption"] = float(np.mean(rates))
         return found
 
-    def _asked(self, learn: Part, judge: Part) -> list[tuple[str, str, Tensor, Tensor]]:
+    def _asked(self, learn: Part, judge: Part, columns: Sequence[str]) -> list[tuple[str, str, Tensor, Tensor]]:
         """Return the labels that have rows enough in both parts, as column, value, and where they hold in each."""
         found = []
-        for column in self.columns:
+        for column in columns:
             for code, value in enumerate(learn.names[column]):
                 where = learn.labels[column] == code, judge.labels[column] == code
                 if code and all(FEWEST <= int(w.sum()) <= len(w) - FEWEST for w in where):
                     found.append((column, value, *where))
         return found
 
-    def _families(self, learn: Part, judge: Part) -> list[tuple[str, tuple[Tensor, Tensor], dict[str, Tensor]]]:
-        """Return parents with rows enough in both parts, where they hold in each, and their kinds in the second."""
+    def _families(self, learn: Part, judge: Part) -> list[tuple[str, Where, dict[str, Where]]]:
+        """Return the parents that are asked for, where they hold in each part, and the same of their kinds."""
         above, below = self.hierarchy
         if not {above, below} <= judge.names.keys():
             return []
+        both = self._asked(learn, judge, (above, below))
         found = []
-        for code, parent in enumerate(judge.names[above]):
-            where = learn.labels[above] == code, judge.labels[above] == code
-            if not code or any(int(w.sum()) < FEWEST for w in where):
+        for column, parent, learnt, judged in both:
+            if column != above:
                 continue
             kinds = {
-                child: where[1] & (judge.labels[below] == kind)
-                for kind, child in enumerate(judge.names[below])
-                if kind and int((where[1] & (judge.labels[below] == kind)).sum()) >= FEWEST
+                child: (learn_here, here)
+                for column, child, learn_here, here in both
+                if column == below and bool((here & judged).any()) and not bool((here & ~judged).any())
             }
             if len(kinds) > 1:
-                found.append((parent, where, kinds))
+                found.append((parent, (learnt, judged), kinds))
         return found
 
     def _probe(self, name: str, codes: tuple[Codes, ...], learn: Part, judge: Part, seed: int) -> None:
         """Tell every label from few features."""
-        asked = self._asked(learn, judge)
+        asked = self._asked(learn, judge, self.columns)
         if not asked:
             return
         n_features = codes[0].n_features
@@ -348,7 +350,7 @@ def _checked(
             if (len(one.sites_in), len(one.sites_out)) != (1, 1):
                 raise ValueError(
                     f"A scorecard is of dictionaries that read one named site and rebuild one; {name!r} reads "
-                    f"{named(one.sites_in) or 'none'} and rebuilds {named(one.sites_out) or 'none'}."
+                    f"{named(one.sites_in)} and rebuilds {named(one.sites_out)}."
                 )
             if (one.sites_in, one.sites_out) != (first.sites_in, first.sites_out):
                 raise ValueError(
@@ -375,12 +377,4 @@ def _encoded(dictionary: Dictionary, part: Part) -> Codes:
 
 def _at(where: Tensor, edits: Mapping[Site, Edit]) -> dict[Site, Edit]:
     """Return the edits at the chosen tokens alone."""
-
-    def only(edit: Edit) -> Edit:
-        def at(acts: Tensor, context: Context) -> Tensor:
-            chosen = where.to(acts.device).view(*where.shape, *[1] * (acts.ndim - 2))
-            return torch.where(chosen, edit(acts, context).to(acts), acts)
-
-        return at
-
-    return {site: only(edit) for site, edit in edits.items()}
+    return {site: only(where, edit) for site, edit in edits.items()}

@@ -17,7 +17,8 @@ from torch import Tensor
 from workbench.activations.sources import Source, pieces_of
 from workbench.dictionaries import Codes, Dictionary, Random
 from workbench.dictionaries.dictionary import unexplained
-from workbench.evaluation.losses import FORWARD, Loss, losses
+from workbench.dictionaries.fidelity import FORWARD
+from workbench.evaluation.losses import Loss, losses
 from workbench.models import Context, Edit, Site, Stream, TransformerBridge, record
 from workbench.models.sites import hook_point
 

@@ -9,6 +9,7 @@
 ``contexts``       what an explainer is shown, and what is held out
 ``scoring``        detection and fuzzing, with intervals and controls
 ``spans``          ``localise``: a feature beside the spans of a label
+``strength``       ``by_strength``: a label from the strongest activations to the weakest
 ``search``         by prompt, label, text or direction
 ``effects``        on the logits, on the loss to first order, and exactly
 ``matches``        labels that a feature stands for
@@ -27,12 +28,12 @@ from workbench.features.explain import Explained, Explanations, explain
 from workbench.features.explanation import Explanation
 from workbench.features.feature import Example, Feature, Group, Match
 from workbench.features.featureset import FeatureSet, load_features
-from workbench.features.scoring import Estimate, Prediction, Score
+from workbench.features.scoring import Interval, Prediction, Score
 from workbench.features.spans import localise
+from workbench.features.strength import by_strength
 
 __all__ = [
     "Effect",
-    "Estimate",
     "Example",
     "Explained",
     "Explanation",
@@ -40,10 +41,12 @@ __all__ = [
     "Feature",
     "FeatureSet",
     "Group",
+    "Interval",
     "Match",
     "Prediction",
     "Score",
     "asked",
+    "by_strength",
     "describe",
     "explain",
     "load_features",

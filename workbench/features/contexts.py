@@ -12,7 +12,6 @@ from workbench.dictionaries.inputs import pick
 from workbench.features.encoding import encoded
 from workbench.features.feature import Example, Feature
 from workbench.features.featureset import FeatureSet
-from workbench.models import Site
 
 BEFORE, AFTER = 10, 5
 """Tokens on either side of a context's own, where the text has as many."""
@@ -38,12 +37,12 @@ class Shown(Feature):
     @property
     def top(self) -> list[Example]:
         """Where it is most strongly active, strongest first."""
-        return [cut(one) for one in super().top if not self._contexts.held(one.doc)]
+        return [_cut(one) for one in super().top if not self._contexts.held(one.doc)]
 
     @property
     def sample(self) -> list[Example]:
         """Where it is active, drawn at random."""
-        return [cut(one) for one in super().sample if not self._contexts.held(one.doc)]
+        return [_cut(one) for one in super().sample if not self._contexts.held(one.doc)]
 
     @property
     def silent(self) -> list[Example]:
@@ -65,12 +64,7 @@ class Contexts:
 
     @torch.no_grad()
     def __init__(self, features: FeatureSet, seed: int) -> None:
-        dictionary, store = features.dictionary, features.store
-        if dictionary is None or store is None:
-            raise ValueError(
-                "Silent contexts are looked for by the dictionary in the store; give load_features dictionary= and "
-                "store=."
-            )
+        dictionary, store = features.sources
         if len(store) != features.rows:
             raise ValueError(
                 f"These features were described on {features.rows} rows and this store has {len(store)}; give theirs."
@@ -81,11 +75,10 @@ class Contexts:
         offsets = torch.arange(-BEFORE, AFTER + 1)
         index = (drawn.unique()[:, None] + offsets).clamp(0, len(store) - 1)
         unique, self._row = index.unique(return_inverse=True)  # [context, place] → row
-        sites = tuple(map(Site.parse, features.provenance["sites_in"]))
-        self._rows = rows = store.rows(unique, sites)
+        self._rows = rows = store.rows(unique, features.sites_in)
         doc, pos = rows.doc[self._row], rows.pos[self._row]
         self._there = (doc == doc[:, BEFORE, None]) & (pos - pos[:, BEFORE, None] == offsets)
-        codes = encoded(dictionary, pick(rows.acts, sites))
+        codes = encoded(dictionary, pick(rows.acts, features.sites_in))
         row, slot = (codes.values > 0).nonzero(as_tuple=True)
         self._feature, order = codes.indices[row, slot].long().sort(stable=True)
         self._active = row[order]
@@ -97,7 +90,7 @@ class Contexts:
 
     def active(self, feature: int) -> list[Example]:
         """Return the held-out contexts of the sample of a feature."""
-        return [cut(one) for one in self.features[feature].sample if self.held(one.doc)]
+        return [_cut(one) for one in self.features[feature].sample if self.held(one.doc)]
 
     def silent(self, feature: int, *, held: bool) -> list[Example]:
         """Return contexts in which a feature is active on no token, in random order."""
@@ -123,7 +116,7 @@ class Contexts:
         return Example(0.0, words, [0.0] * len(words), at, self._doc(i), int(self._rows.pos[row[BEFORE]]))
 
 
-def cut(one: Example) -> Example:
+def _cut(one: Example) -> Example:
     """Return an example with no more text than a context has."""
     start = max(one.at - BEFORE, 0)
     chosen = slice(start, one.at + AFTER + 1)

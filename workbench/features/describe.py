@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +11,7 @@ from workbench.activations import ActivationStore, Rows
 from workbench.dictionaries import Codes
 from workbench.dictionaries.inputs import named, pick
 from workbench.features.effects import direct_logits, first_order
-from workbench.features.encoding import AnyDictionary, encoded
+from workbench.features.encoding import AnyDictionary, encoded, sparse
 from workbench.features.feature import AFTER, BEFORE
 from workbench.features.featureset import FeatureSet
 from workbench.features.keep import Best
@@ -67,22 +68,17 @@ def describe(
     seen_tokens, seen_places = torch.zeros(0, dtype=torch.long), torch.zeros(PLACES, dtype=torch.long)
     for number, rows in enumerate(chunks(store, sites_in, min(CHUNK, -(-len(store) // 8)))):
         codes = encoded(dictionary, pick(rows.acts, sites_in))
-        slots = codes.values.flatten()
-        entries = (slots > 0).nonzero()[:, 0]
-        # Narrow keys sort faster; stable, so that the rows of a feature stay in order.
-        narrow = torch.int16 if n_features < 2**15 else torch.int32
-        features, order = codes.indices.flatten()[entries].to(narrow).sort(stable=True)
-        features, entries = features.long(), entries[order]
-        values, row = slots[entries], entries // codes.values.shape[1]
+        features, row, values = _active(codes)
+        place = _octave(rows.pos)
         places_of = features * len(rows.tokens) + row
         totals[0] += torch.bincount(features, values.double(), n_features)
         totals[1] += torch.bincount(features, values.double() ** 2, n_features)
         sketch.add(features, values)
         tally.add(features, rows.tokens[row])
-        places += torch.bincount(features * PLACES + _octave(rows.pos[row]), minlength=places.numel()).view_as(places)
+        places += torch.bincount(features * PLACES + place[row], minlength=places.numel()).view_as(places)
         met = torch.bincount(rows.tokens, minlength=len(seen_tokens))
         seen_tokens = met + F.pad(seen_tokens, (0, len(met) - len(seen_tokens)))
-        seen_places += torch.bincount(_octave(rows.pos), minlength=PLACES)
+        seen_places += torch.bincount(place, minlength=PLACES)
         labels.add(features, row, rows.labels, half=number % 2)
 
         def example(i: Tensor) -> dict[str, Tensor]:
@@ -103,7 +99,6 @@ def describe(
     columns: dict[str, Tensor] = {
         "count": sketch.count,
         "mean": (totals[0] / sketch.count.clamp_min(1)).float(),
-        "square": (totals[1] / sketch.count.clamp_min(1)).float(),
         "max": strongest,
         "quantiles": quantiles,
         "histogram": sketch.shares(torch.linspace(0, 1, BINS + 1) * strongest[:, None]),
@@ -166,6 +161,15 @@ def _sites(dictionary: AnyDictionary, store: ActivationStore) -> tuple[tuple[Sit
             f"This dictionary names no site, but the store holds {named(store.sites)}; give a store of one."
         )
     return store.sites, store.sites
+
+
+def _active(codes: Codes) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the features, rows and values of all that is active, by feature and then by row."""
+    positive = torch.where(codes.values > 0, codes.values, 0)
+    # A table by rows turned into one by columns is a sort without a comparison.
+    table = sparse(Codes(positive, codes.indices, codes.n_features)).tocsc()
+    features = torch.repeat_interleave(torch.from_numpy(np.diff(table.indptr)).long())
+    return features, torch.from_numpy(table.indices).long(), torch.from_numpy(table.data)
 
 
 def _octave(pos: Tensor) -> Tensor:

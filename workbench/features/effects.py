@@ -117,7 +117,7 @@ def first_order(
         here = codes.values > 0
         total.index_add_(0, codes.indices[here], effects[here].double())
         count += torch.bincount(codes.indices[here], minlength=n_features)
-    return {"loss_effect": (total / count.clamp_min(1)).float(), "loss_effect_of": count}
+    return {"loss_effect": (total / count.clamp_min(1)).float()}
 
 
 def removal(dictionary: Any, x: Tensor, gradient: Tensor) -> tuple[Tensor, Codes]:

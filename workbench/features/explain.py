@@ -94,7 +94,7 @@ class Explanations:
         return pd.DataFrame(lines).reindex(columns=[*order, "contexts", "problem"])
 
 
-class Failure(Exception):
+class _Failure(Exception):
     """What went wrong with one feature."""
 
 
@@ -138,16 +138,16 @@ def explain(
             explanation = run.explained(explainer, number)
             texts[number] = explanation.text
             found[number] = explanation, run.predicted(explanation, active), run.predicted(explanation, silent)
-        except Failure as failure:
+        except _Failure as failure:
             problems[number] = str(failure)
     order = random.Random(seed).sample(list(found), len(found))
     done = {}
     for number, other in zip(order, [*order[1:], *order[:1]], strict=True):
         try:
             if other == number:
-                raise Failure("no other feature has an explanation to hold against its contexts")
+                raise _Failure("no other feature has an explanation to hold against its contexts")
             done[number] = run.scored(number, *found[number], found[other][0])
-        except Failure as failure:
+        except _Failure as failure:
             problems[number] = str(failure)
     failed = {n: Explained(n, texts[n], 0, None, None, problem) for n, problem in problems.items()}
     return Explanations(tuple((done | failed)[number] for number in numbers))
@@ -164,7 +164,7 @@ class _Run:
         active, silent = self.contexts.active(number), self.contexts.silent(number, held=True)
         n = min(len(active), len(silent))
         if n < LEAST:
-            raise Failure(
+            raise _Failure(
                 f"active in {len(active)} and silent in {len(silent)} held-out contexts; {LEAST} of either are needed"
             )
         return active[:n], silent[:n]
@@ -177,7 +177,7 @@ class _Run:
         if isinstance(answer, Explanation) and isinstance(answer.text, str):
             return answer
         got = "an empty text" if isinstance(answer, str) else type(answer).__name__
-        raise Failure(f"the explainer returned {got}, neither an Explanation nor a text")
+        raise _Failure(f"the explainer returned {got}, neither an Explanation nor a text")
 
     def scored(self, number: int, explanation: Explanation, on: Scored, off: Scored, other: Explanation) -> Explained:
         """Return the scores of an explanation, of another feature's and of random words."""
@@ -200,7 +200,7 @@ class _Run:
             words = list(one.words)
             scores = self.answer("judge", lambda: np.asarray(explanation.predict(words), dtype=float))  # noqa: B023
             if scores.shape != (len(words),) or not ((scores >= 0) & (scores <= 1)).all():
-                raise Failure(f"the judge returned no number from 0 to 1 for each of {len(words)} words")
+                raise _Failure(f"the judge returned no number from 0 to 1 for each of {len(words)} words")
             found.append(scores)
         return found
 
@@ -219,10 +219,10 @@ class _Run:
         thread.start()
         thread.join(self.timeout)
         if not box:
-            raise Failure(f"the {who} gave no answer within {self.timeout:g} s")
+            raise _Failure(f"the {who} gave no answer within {self.timeout:g} s")
         well, answer = box[0]
         if not well:
-            raise Failure(f"the {who} raised {type(answer).__name__}: {textwrap.shorten(str(answer), 200)}")
+            raise _Failure(f"the {who} raised {type(answer).__name__}: {textwrap.shorten(str(answer), 200)}")
         return answer
 
 

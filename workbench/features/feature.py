@@ -86,6 +86,11 @@ class Feature:
         self.number = number
 
     def _of(self, name: str) -> Tensor:
+        if name not in self.features.columns:
+            raise ValueError(
+                "These features were described without a model, or write where this is not to be had; call describe "
+                "with a model, and for logits with a dictionary that writes to the residual stream."
+            )
         return self.features.of(name, self.number)
 
     @property
@@ -193,8 +198,6 @@ class Feature:
     @property
     def logits(self) -> pd.DataFrame:
         """The tokens whose logits it raises and lowers most by itself, for a code of one; described with a model."""
-        if "raised" not in self.features.columns:
-            raise ValueError("These features were described without a model; call describe with one.")
         tokens = torch.cat([self._of("raised"), self._of("lowered").flip(0)])
         by = torch.cat([self._of("raised_by"), self._of("lowered_by").flip(0)])
         return pd.DataFrame({"token": [self.features.words[int(i)] for i in tokens], "by": by.tolist()})
@@ -202,8 +205,6 @@ class Feature:
     @property
     def loss_effect(self) -> float:
         """How much the loss rises without it, in nats for each token where it is active, to first order."""
-        if "loss_effect" not in self.features.columns:
-            raise ValueError("These features were described without a model; call describe with one.")
         return float(self._of("loss_effect"))
 
     @property
@@ -274,18 +275,13 @@ class Feature:
 
         The error of the dictionary stays, so that nothing changes but the feature.
         """
-        dictionary, store = self.features.dictionary, self.features.store
-        if dictionary is None or store is None:
-            raise ValueError(
-                "Exact effects run the dictionary on texts of the store; give load_features dictionary= and store=."
-            )
+        dictionary, store = self.features.sources
         if not isinstance(dictionary, Dictionary):
             raise TypeError(f"Only a workbench Dictionary can be spliced in, got {type(dictionary).__name__}.")
         dictionary.check(model)
         bos = None if model.tokenizer is None else model.tokenizer.bos_token_id
-        places = list(dict.fromkeys((one.doc, one.pos) for one in self.sample[:n]))
-        parts = [_text(store, doc, pos, bos) for doc, pos in places]
-        return without(model, dictionary, self.number, parts, self.features.words)
+        parts = dict(_text(store, one.doc, one.pos, bos) for one in self.sample[:n])  # a text counts once
+        return without(model, dictionary, self.number, list(parts.values()), self.features.words)
 
     def __repr__(self) -> str:
         if self.dead:
@@ -318,8 +314,8 @@ def _between(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
     return ys[upper - 1] + share * (ys[upper] - ys[upper - 1])
 
 
-def _text(store: ActivationStore, doc: int, pos: int, bos: int | None) -> Tensor:
-    """Return the tokens of the text of a store that has a row at ``pos`` of ``doc``."""
+def _text(store: ActivationStore, doc: int, pos: int, bos: int | None) -> tuple[tuple[int, int], Tensor]:
+    """Return which text of a store has a row at ``pos`` of ``doc``, by document and number in it, and its tokens."""
     low, high = 0, len(store)
     while low < high:  # documents are in order
         middle = (low + high) // 2
@@ -329,4 +325,5 @@ def _text(store: ActivationStore, doc: int, pos: int, bos: int | None) -> Tensor
     rows = store.rows(slice(low, low + end), ())
     parts = rows.texts(bos)
     at = int(((rows.pos == pos).nonzero()[:, 0] if end else torch.zeros(1))[0])
-    return parts[int(torch.searchsorted(rows.begins, at, right=True)) - 1]
+    number = int(torch.searchsorted(rows.begins, at, right=True)) - 1
+    return (doc, number), parts[number]

@@ -15,6 +15,7 @@ from workbench.activations import ActivationStore
 from workbench.dictionaries import Dictionary, files
 from workbench.features.feature import DENSE, Feature
 from workbench.features.search import Searches
+from workbench.models import Site
 
 NAME = "features"
 
@@ -57,6 +58,20 @@ class FeatureSet(Searches):
         self.dictionary = dictionary if dictionary is not None else self.dictionary
         self.store = store if store is not None else self.store
         return self
+
+    @property
+    def sources(self) -> tuple[Any, ActivationStore]:
+        """The dictionary and the store, where both are there."""
+        if self.dictionary is None or self.store is None:
+            raise ValueError(
+                "This runs the dictionary on rows of the store; give load_features dictionary= and store=."
+            )
+        return self.dictionary, self.store
+
+    @property
+    def sites_in(self) -> tuple[Site, ...]:
+        """What the dictionary reads."""
+        return tuple(map(Site.parse, self.provenance["sites_in"]))
 
     def __len__(self) -> int:
         return len(self.column("count"))

@@ -65,7 +65,8 @@ class Labels:
         active = torch.bincount(features, minlength=self.n_features)
         self.active[half] += active
         self.rows[half] += len(values)
-        together = (has.T * times) @ has
+        has_T = has.T.contiguous()
+        together = (has_T * times) @ has
         self.holds[half] += together.diagonal().long()
         self._chunks += 1
         if self.first is not None:
@@ -78,7 +79,7 @@ class Labels:
             by_mix = torch.bincount(pairs, minlength=len(block) * len(times)).view(len(block), -1).float()
             self.hits[half, block] += (by_mix @ has).int()
             if self.first is not None:
-                self._both[half, block] += ((by_mix * has[:, self.first[block]].T) @ has).int()
+                self._both[half, block] += ((by_mix * has_T[self.first[block]]) @ has).int()
         if self._chunks == SETTLED:
             self.first = self._f1(0, self.hits[0], self.holds[0], self.active[0, :, None]).argmax(1)
 

@@ -18,22 +18,27 @@ Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A number measured on some contexts, with its 95 % interval."""
+class Interval:
+    """What was measured and where the truth lies, in 95 % of all cases unless another level was asked for."""
 
     value: float
+    """What was measured."""
+
     low: float
+    """The lower end of the interval."""
+
     high: float
+    """The upper end."""
 
 
 @dataclass(frozen=True)
-class Score(Estimate):
+class Score(Interval):
     """A number beside what it would be by chance."""
 
-    shuffled: Estimate
+    shuffled: Interval
     """The same of labels that belong to something else: the null to hold it against."""
 
-    random: Estimate
+    random: Interval
     """The same of words, or of a place, drawn at random."""
 
 
@@ -75,7 +80,7 @@ def fuzzing(active: Scored, contexts: Sequence[Example], seed: int) -> tuple[np.
     return np.array(right), np.array(wrong)
 
 
-def auroc(yes: np.ndarray, no: np.ndarray) -> Estimate:
+def auroc(yes: np.ndarray, no: np.ndarray) -> Interval:
     """Return how often a score of ``yes`` is above one of ``no``, ties counting half.
 
     The interval holds the areas from which this one is within 1.96 standard deviations, by the variance of Hanley and
@@ -92,18 +97,25 @@ def auroc(yes: np.ndarray, no: np.ndarray) -> Estimate:
     return _within(found, deviation)
 
 
-def accuracy(yes: np.ndarray, no: np.ndarray) -> Estimate:
+def accuracy(yes: np.ndarray, no: np.ndarray) -> Interval:
     """Return the balanced accuracy of taking a score of 0.5 or more for a yes."""
     return auroc((yes >= 0.5).astype(float), (no >= 0.5).astype(float))
 
 
-def mean(values: np.ndarray) -> Estimate:
+def mean(values: np.ndarray) -> Interval:
     """Return the mean of numbers between 0 and 1, with Wilson's interval, which is wide enough for any such numbers."""
-    return _within(float(values.mean()), lambda true: math.sqrt(true * (1 - true) / len(values)))
+    return wilson(float(values.mean()), len(values))
 
 
-def _within(found: float, deviation: Callable[[float], float]) -> Estimate:
-    """Return an estimate with all values from which it is no further than ``Z`` deviations as its interval."""
+def wilson(rate: float, n: float | int, z: float = Z) -> Interval:
+    """Return a rate of ``n`` cases with all true rates from which it is within ``z`` deviations (Wilson 1927)."""
+    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    return Interval(rate, max(min(centre - reach, rate), 0.0), min(max(centre + reach, rate), 1.0))
+
+
+def _within(found: float, deviation: Callable[[float], float]) -> Interval:
+    """Return a number with all values from which it is no further than ``Z`` deviations as its interval."""
 
     def edge(end: float) -> float:
         start = min(max(found, 1e-9), 1 - 1e-9)  # at 0 and 1 nothing deviates, and the search would end there
@@ -111,9 +123,9 @@ def _within(found: float, deviation: Callable[[float], float]) -> Estimate:
             return end
         return brentq(lambda true: abs(found - true) - Z * deviation(true), start, end)  # type: ignore[return-value]
 
-    return Estimate(found, edge(0.0), edge(1.0))
+    return Interval(found, edge(0.0), edge(1.0))
 
 
-def beside(true: Estimate, shuffled: Estimate, random: Estimate) -> Score:
-    """Return an estimate with its controls."""
+def beside(true: Interval, shuffled: Interval, random: Interval) -> Score:
+    """Return a number with its controls."""
     return Score(true.value, true.low, true.high, shuffled, random)

@@ -78,7 +78,7 @@ def _found(features: "FeatureSet", chosen: Tensor, **columns: Any) -> pd.DataFra
 
 def _by_prompt(features: "FeatureSet", model: TransformerBridge, prompt: str, by: By, n: int) -> pd.DataFrame:
     tokens = tokenize(model, prompt)
-    sites = tuple(map(Site.parse, features.provenance["sites_in"]))
+    sites = features.sites_in
     acts = record(model, tokens, sites)
     bos = model.tokenizer.bos_token_id
     first = int(tokens[0, 0] == bos)

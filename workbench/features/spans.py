@@ -11,7 +11,6 @@ from workbench.dictionaries.inputs import pick
 from workbench.features.encoding import encoded
 from workbench.features.feature import Feature
 from workbench.features.scoring import Score, beside, mean
-from workbench.models import Site
 
 DOCUMENTS = 40
 """Documents of either kind that are looked at, at most."""
@@ -32,9 +31,7 @@ def localise(feature: Feature, label: str, *, seed: int = 0) -> Score:
         seed: Of what is drawn.
     """
     features = feature.features
-    dictionary, store = features.dictionary, features.store
-    if dictionary is None or store is None:
-        raise ValueError("Spans are compared in the store; give load_features dictionary= and store=.")
+    dictionary, store = features.sources
     if feature.dead:
         raise ValueError(f"Feature {feature.number} is active nowhere, so there is nothing to compare with {label!r}.")
     parts = torch.arange(len(store)).split(1 << 20)
@@ -46,9 +43,8 @@ def localise(feature: Feature, label: str, *, seed: int = 0) -> Score:
     chosen = sorted({doc for docs in (labelled, active) for doc in draw.sample(docs, min(DOCUMENTS, len(docs)))})
     wanted = torch.tensor(chosen)
     index = torch.cat([part[torch.isin(store.rows(part, ()).doc, wanted)] for part in parts])
-    sites = tuple(map(Site.parse, features.provenance["sites_in"]))
-    rows = store.rows(index, sites)
-    codes = encoded(dictionary, pick(rows.acts, sites))
+    rows = store.rows(index, features.sites_in)
+    codes = encoded(dictionary, pick(rows.acts, features.sites_in))
     mask = ((codes.values > 0) & (codes.indices == feature.number)).any(1)
     sizes = torch.bincount(torch.searchsorted(wanted, rows.doc)).tolist()
     masks, spans = ([one.numpy() for one in of.split(sizes)] for of in (mask, _holds(rows, label)))

@@ -131,6 +131,10 @@ class Panel(Showable, ipywidgets.VBox):
         return [child for child in self.children if isinstance(child, View)]
 
     @override
+    def describe(self) -> str:
+        return self.views()[0].describe()
+
+    @override
     def static_html(self) -> str:
         return "".join(view.static_html() for view in self.views())
 

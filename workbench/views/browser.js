@@ -49,11 +49,10 @@ const axis = (values, name) => {
   };
 };
 
-let browsers = 0; // keeps the ids of lines apart
-
 const render = ({ model, el }) => {
   const { body, dispose } = frame(model, el);
-  const self = `wb-browser-${browsers++}`;
+  // Keeps the ids of lines apart. Each widget is a module of its own, so that a count would not.
+  const self = `wb-browser-${Math.random()}`;
   const names = model.get("names");
   const all = floats(model.get("numbers"));
   const n = all.length / names.length;

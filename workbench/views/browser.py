@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from workbench.features import FeatureSet
 from workbench.views.base import Panel, View, es_module, legible, rounded, style_sheet
-from workbench.views.feature import FeatureDashboard
+from workbench.views.feature import FeatureDashboard, numbered
 from workbench.views.jobs import guarded
 
 UNLISTED = ("mean", "precision", "recall", "mcc")
@@ -87,10 +87,7 @@ class BrowserView(View):
 
     @traitlets.validate("chosen")
     def _is_a_feature(self, proposal: dict[str, Any]) -> int:
-        if not 0 <= proposal["value"] < len(self.table):
-            last = len(self.table) - 1
-            raise traitlets.TraitError(f"Features are numbered 0 to {last}, got {proposal['value']}.")
-        return proposal["value"]
+        return numbered(proposal["value"], len(self.table))
 
     def matching(self) -> pd.DataFrame:
         """Return the lines that the search leaves, in the order of the table."""
@@ -152,14 +149,6 @@ class DictionaryBrowser(Panel):
     @override
     def views(self) -> list[View]:
         return [self.view, self.dashboard.view]
-
-    @override
-    def static_html(self) -> str:
-        return self.view.static_html() + self.dashboard.static_html()
-
-    @override
-    def describe(self) -> str:
-        return self.view.describe()
 
     @override
     def snapshot(self) -> dict[str, Any]:

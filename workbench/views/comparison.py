@@ -43,16 +43,16 @@ class Comparison:
     def write(self, prompt: str, seed: int, strength: float, job: Job) -> Shown | None:
         """Write the three texts, posting ``shown`` after every round; return the last, None if cancelled."""
         vectors = {
-            f"Steered ({signed(strength)})": strength * self.direction,
+            f"Steered ({_signed(strength)})": strength * self.direction,
             "Unsteered": None,
-            f"Random direction ({signed(strength)})": strength * random_direction(self.direction, seed),
+            f"Random direction ({_signed(strength)})": strength * random_direction(self.direction, seed),
         }
-        caption = f"Strength {signed(strength)}, seed {seed}" + (f", added at {self.place}" if self.place else "")
+        caption = f"Strength {_signed(strength)}, seed {seed}" + (f", added at {self.place}" if self.place else "")
         pieces: dict[str, list[tuple[str, bool]]] = {title: [] for title in vectors}
 
         def post(progress: float, status: str) -> Shown:
             columns = [self.column(title, written) for title, written in pieces.items()]
-            shown = Shown(caption, prompt, columns, status or done(columns))
+            shown = Shown(caption, prompt, columns, status or _done(columns))
             job.post(progress, shown=shown)
             return shown
 
@@ -76,7 +76,7 @@ class Comparison:
 
     def is_target(self, token: GeneratedToken) -> bool:
         """Say whether ``token`` counts."""
-        return token.id in self.targets or folded(token.text) in self.targets
+        return token.id in self.targets or _folded(token.text) in self.targets
 
     def column(self, title: str, pieces: Pieces) -> Column:
         """Return ``pieces`` with their count."""
@@ -103,20 +103,20 @@ def target_set(targets: Collection[int] | Collection[str]) -> frozenset[int | st
     """Return token ids as they are and words as they are compared."""
     if isinstance(targets, str):
         raise TypeError(f"targets must be a collection of words or token ids, got the string {targets!r}; use a list.")
-    return frozenset(folded(target) if isinstance(target, str) else int(target) for target in targets)
+    return frozenset(_folded(target) if isinstance(target, str) else int(target) for target in targets)
 
 
-def folded(text: str) -> str:
+def _folded(text: str) -> str:
     """Return ``text`` as it is compared: without case and outer spaces."""
     return text.strip().casefold()
 
 
-def signed(strength: float) -> str:
+def _signed(strength: float) -> str:
     """Return ``strength`` with its sign, as it is shown."""
     return f"{strength:+.3g}".replace("-", "−") if strength else "0"
 
 
-def done(columns: Sequence[Column]) -> str:
+def _done(columns: Sequence[Column]) -> str:
     """Return the result in one line."""
     shares = [f"{column.title.lower()} {column.share:.0%}" for column in columns if column.share is not None]
     return f"Done: {', '.join(shares)}." if shares else "Done."

@@ -1,11 +1,10 @@
 // The dashboard of one feature: facts, distributions, examples in one of three choices, short tables.
 
-let boards = 0; // names the radio buttons of each apart
-
 const render = ({ model, el }) => {
   const { body, dispose } = frame(model, el);
   const alone = model.get("alone") ?? false;
-  const board = `wb-board-${boards++}`;
+  // The name of the radio buttons. Each widget is a module of its own, so that a count would not keep two apart.
+  const board = `wb-board-${Math.random()}`;
   const title = node("h3", { class: "wb-name", tabindex: "-1" });
   const flags = node("span", { class: "wb-flags" });
   const facts = node("div", { class: "wb-facts" });

@@ -20,8 +20,6 @@ from workbench.views.curves import blocks
 from workbench.views.jobs import guarded
 from workbench.views.tokens import static_tokens, visible
 
-LABEL = "activation"
-
 
 @dataclass(frozen=True)
 class Fact:
@@ -113,10 +111,7 @@ class FeatureView(View):
 
     @traitlets.validate("number")
     def _is_a_feature(self, proposal: dict[str, Any]) -> int:
-        if not 0 <= proposal["value"] < len(self.features):
-            last = len(self.features) - 1
-            raise traitlets.TraitError(f"Features are numbered 0 to {last}, got {proposal['value']}.")
-        return proposal["value"]
+        return numbered(proposal["value"], len(self.features))
 
     @traitlets.validate("section")
     def _is_a_section(self, proposal: dict[str, Any]) -> int:
@@ -183,10 +178,6 @@ class FeatureDashboard(Panel):
         self.view.number = min(self.view.number + 1, self.number.max)
 
     @override
-    def describe(self) -> str:
-        return self.view.describe()
-
-    @override
     def snapshot(self) -> dict[str, Any]:
         return rounded({"number": self.view.number, "card": self.view.card})
 
@@ -216,6 +207,14 @@ def card(feature: Feature) -> Card:
         [one for one in listings if one.rows],
         feature.max,
     )
+
+
+def numbered(number: int, n: int) -> int:
+    """Return the number of a feature, if it is one of ``n``."""
+    if not 0 <= number < n:
+        # This kind, because traitlets then takes the old value back.
+        raise traitlets.TraitError(f"Features are numbered 0 to {n - 1}, got {number}.")
+    return number
 
 
 def often(density: float) -> str:

@@ -35,14 +35,14 @@ def guarded(handler: Handler) -> Handler:
             self.error = ""
             return handler(self, *args, **kwargs)
         except Exception as error:
-            self.error = sentence(error)
+            self.error = _sentence(error)
             if os.environ.get("WORKBENCH_STRICT") == "1":
                 raise
 
     return inner  # type: ignore[return-value]
 
 
-def sentence(error: BaseException) -> str:
+def _sentence(error: BaseException) -> str:
     """Return what ``error`` says; its type too, unless it is of a kind that ours are, sentences already."""
     if isinstance(error, ValueError | TypeError | KeyError | traitlets.TraitError) and error.args:
         return str(error.args[0])
@@ -100,7 +100,7 @@ class Job:
                     self.work(self)
         except BaseException as error:
             self.failure = error
-            self.state.error = sentence(error)
+            self.state.error = _sentence(error)
         finally:
             self._flush()
 

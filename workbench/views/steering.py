@@ -236,10 +236,6 @@ class SteeringPanel(Panel):
         return work
 
     @override
-    def describe(self) -> str:
-        return self.columns.describe()
-
-    @override
     def snapshot(self) -> dict[str, Any]:
         columns = self.state.shown.columns
         return rounded(

@@ -141,7 +141,7 @@ class TrainingPanel(Panel):
 
     def _reading(self, name: str | None, key: str, label: str, form: str) -> Reading:
         values = [(share, of[name][key]) for share, of in self._past.values()]
-        first, last = (written(form, value) for _, value in (values[0], values[-1]))
+        first, last = (_written(form, value) for _, value in (values[0], values[-1]))
         return Reading(label, last, curve(values, log=key in FALLING), f"{label}, from {first} to {last}")
 
     def _show(self, change: Any = None) -> None:
@@ -174,17 +174,13 @@ class TrainingPanel(Panel):
         self.toggle.disabled = self.cancel.disabled = over and not running
 
     @override
-    def describe(self) -> str:
-        return self.curves.describe()
-
-    @override
     def snapshot(self) -> dict[str, Any]:
         newest = [*self._past.values()][-1][1] if self._past else {}
         measured = {name: {key: of[key] for key, *_ in OF_EACH} for name, of in newest.items() if name is not None}
         return rounded({"step": self.training.step, "steps": self.training.config.steps, "measured": measured})
 
 
-def written(form: str, value: float) -> str:
+def _written(form: str, value: float) -> str:
     """Return ``value`` as ``form`` says; "time" is hours, minutes and seconds."""
     clock = str(timedelta(seconds=round(value))).removeprefix("0:").removeprefix("0")
     return clock if form == "time" else form.format(value)
