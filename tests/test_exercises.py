@@ -95,7 +95,7 @@ def test_hints_are_three_in_order():
         (evaluation.RECOVERED, "more than nine tenths"),
         (evaluation.BITS, "more than twice as much"),
         (evaluation.ABSORBED, "the neurons"),
-        (evaluation.SWAP, "never"),
+        (evaluation.SWAP, "hardly ever"),
         (features.ILLUSION, "about a quarter"),
         (features.RANDOM, "nearly as often as with features"),
         (features.LOST, "less than a quarter"),

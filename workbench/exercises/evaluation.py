@@ -43,11 +43,11 @@ SWAP = Exercise(
     id="real-swap",
     question="We exchange 32 features of the random directions for what they are in the other prompt. "
     "How often does the answer change with them?",
-    checker=key("real-swap", "82abf73277bbfadb7caf741139c38735dd19609ea3e84f041cacea57c1c4c713"),
+    checker=key("real-swap", "3b6babb78cf2ffe1038a2dd688421adfc2ba380e6a2a695ab29c3a071bd1f924"),
     hints=(
         "It uses sixteen directions on either activation: 32 are all that it has.",
         "What a dictionary does not rebuild stays as it was. What does this one leave out?",
         "It leaves nearly two fifths of the variance, and the name that is asked for is small beside the rest.",
     ),
-    choices=("nearly always", "about half of the time", "never"),
+    choices=("nearly always", "about half of the time", "hardly ever"),
 )
