@@ -40,9 +40,8 @@ def main() -> None:
     )
     own = card.probes.query("k == 1 and dictionary == @told.name").set_index(["label", "value"])
     table = table.join(own[["shuffled", "ceiling"]])
-    print(
-        f"held-out F1 of the best unit, for {len(table)} values of labels\n{table.to_string(float_format='{:.2f}'.format)}"
-    )
+    print(f"held-out F1 of the best unit, for {len(table)} values of labels")
+    print(table.to_string(float_format="{:.2f}".format))
     better = int((table[told.name] > table["neurons"]).sum()) if "neurons" in table else 0
     print(f"\nthe best feature is above the best neuron for {better} of {len(table)}")
     print(f"\n{card.absorbed.to_string(index=False, float_format='{:.2f}'.format)}")
