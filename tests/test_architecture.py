@@ -23,7 +23,7 @@ ALLOWED = {
     "steering": {"models"},
     "exercises": set(),
     "plots": set(),
-    "views": {"language", "models", "training", "features", "steering", "exercises"},
+    "views": {"language", "models", "training", "features", "evaluation", "steering", "exercises"},
     "train_command": {"language", "models", "activations", "dictionaries", "training"},
     "__main__": {"stopping", "language", "models", "dictionaries", "train_command"},
 }

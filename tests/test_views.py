@@ -2,15 +2,18 @@
 
 import ast
 import json
+import math
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from conftest import made_features
 
 import workbench.views
 from workbench.dictionaries import TopK
+from workbench.evaluation import Measurement, Scorecard
 from workbench.exercises.exercise import Exercise
 from workbench.language import Language
 from workbench.models import GeneratedToken
@@ -23,6 +26,7 @@ from workbench.views.documents import document_browser
 from workbench.views.exercise import predict
 from workbench.views.feature import FeatureView, feature_dashboard
 from workbench.views.notes import NotesView
+from workbench.views.scorecard import LEGEND, scorecard_view
 from workbench.views.steering import SteeringPanel
 from workbench.views.tokens import TokenView
 from workbench.views.training import training_panel
@@ -117,8 +121,35 @@ def dictionary():
     return dictionary_browser(foreign_features())
 
 
+def scorecard_of_two():
+    def scores(value: float) -> dict[str, Measurement]:
+        probe = Measurement(0.5, 0.4, 0.6, null=0.1, best=0.9)
+        return {
+            "fvu": Measurement(value, value - 0.1, value + 0.1, null=1.0, best=0.0),
+            "l0": Measurement(16.0, math.nan, math.nan, null=128.0, best=math.nan),
+            "mdl": Measurement(100 * value, 1.0, 2.0, null=190.0, best=math.nan),
+            "probe_1": probe,
+            "absorption": Measurement(0.2, 0.1, 0.3, null=0.0, best=0.0),
+        }
+
+    names = [FOREIGN, "b"]
+    probes = [
+        {"label": "topic", "value": value, "dictionary": name, "k": 1, "f1": 0.5, "low": 0.4, "high": 0.6}
+        | {"shuffled": 0.1, "ceiling": math.nan}
+        for name in names
+        for value in ("sea", FOREIGN)
+    ]
+    absorbed = [{"dictionary": name, "parent": "a", "child": FOREIGN, "missed": 0.5, "rate": 0.2} for name in names]
+    measured = {FOREIGN: scores(0.2), "b": scores(0.4) | {"kl": Measurement(0.1, 0.0, 0.2, null=3.0, best=0.0)}}
+    return Scorecard(measured, pd.DataFrame(probes), pd.DataFrame(absorbed))
+
+
+def scorecard():
+    return scorecard_view(scorecard_of_two())
+
+
 EVERY = [token_view, columns_view, notes_view, steering, prediction, browser, curves_view, training]
-EVERY += [feature_view, dashboard, browser_view, dictionary]
+EVERY += [feature_view, dashboard, browser_view, dictionary, scorecard]
 
 
 @pytest.fixture(params=EVERY, ids=lambda make: make.__name__)
@@ -178,6 +209,24 @@ def test_snapshots_are_sorted_and_rounded():
         "c": None,
     }
     assert list(rounded({"b": 1, "a": 2})) == ["a", "b"]
+
+
+# What a scorecard is drawn from.
+
+
+def test_numbers_lie_between_what_is_had_for_nothing_and_the_best():
+    rows = {row["id"]: row for row in scorecard().shown["rows"]}
+    first, second = rows["fvu@1"]["cells"]
+    assert (first["at"], first["low"], first["high"]) == (0.8, 0.7, 0.9)
+    assert second["at"] == 0.6
+    assert [cell["at"] for cell in rows["mdl@1"]["cells"]] == [1.0, pytest.approx((190 - 40) / (190 - 20), abs=1e-3)]
+    assert [cell["at"] for cell in rows["l0@1"]["cells"]] == [None, None]  # neither less nor more is better
+    assert [cell["at"] for cell in rows["absorption@1"]["cells"]] == [None, None]  # random directions are no worst case
+    assert rows["kl@1"]["cells"][0] == {"text": "–", "told": "not measured", "at": None}
+    assert rows["fvu@1"]["cells"][0]["told"] == "0.2, between 0.1 and 0.3; for nothing 1, at best 0"
+    assert rows["probe_1@1"]["parts"]["heads"][0] == "F1 of"
+    assert rows["probe_1@1"]["parts"]["lines"][0] == ["topic sea", "0.5", "0.5", "0.1", "–"]
+    assert LEGEND in scorecard().static_html()
 
 
 # What no view may do.

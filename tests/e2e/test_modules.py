@@ -16,6 +16,7 @@ from test_views import (
     feature_view,
     notes_view,
     prediction,
+    scorecard,
     steering,
     token_view,
     training,
@@ -78,7 +79,18 @@ LEAST_CONTRAST = """(within) => {
     return least;
 }"""
 
-VIEWS = [token_view, columns_view, notes_view, steering, prediction, curves_view, training, feature_view, dictionary]
+VIEWS = [
+    token_view,
+    columns_view,
+    notes_view,
+    steering,
+    prediction,
+    curves_view,
+    training,
+    feature_view,
+    dictionary,
+    scorecard,
+]
 
 
 def mount(watched, view):
@@ -243,3 +255,20 @@ def test_animation_stops_where_it_is_not_wanted(browser):
     page = mount(Watched(context.new_page()), view)
     assert page.locator(".wb-fill").evaluate("(bar) => getComputedStyle(bar).transitionDuration") == "0s"
     context.close()
+
+
+def test_a_metric_of_a_scorecard_opens_by_keyboard_to_what_it_is_made_of(watched):
+    page = mount(watched, scorecard())
+    assert page.get_by_text("Squared error over squared distance").is_hidden()
+    page.get_by_role("button", name="variance unexplained").focus()
+    page.keyboard.press("Enter")
+    assert page.get_by_text("Squared error over squared distance").is_visible()
+    assert page.get_by_role("button", name="variance unexplained").get_attribute("aria-expanded") == "true"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    assert page.get_by_text("Squared error over squared distance").is_hidden()  # one at a time
+    page.get_by_role("button", name="labels told by 1").click()
+    assert page.get_by_role("rowheader", name="topic sea").is_visible()
+    assert page.evaluate("() => sent.at(-1).opened") == "probe_1@1"
+    page.evaluate("() => model.set('opened', '')")
+    assert page.locator("[aria-expanded=true]").count() == 0

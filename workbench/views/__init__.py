@@ -15,6 +15,7 @@ notebook, as a JSON snapshot, and as one HTML file that works offline.
 ``steering``       ``steering_panel``: steered, unsteered and random-direction text, streaming
 ``feature``        ``feature_dashboard``: one feature, its examples, tokens, effects and neighbours
 ``browser``        ``dictionary_browser``: all features as points and as a table, with a search
+``scorecard``      ``scorecard_view``: every number of a scorecard, between nothing and the best
 ``curves``         ``CurvesView``: numbers with the curves of how they came there
 ``training``       ``training_panel``: a training, live, with pause, resume and cancel
 ``notes``          ``NotesView``: short marked paragraphs
