@@ -145,14 +145,16 @@ def scorecard(
         if controls is None:
             beside = controls_for(next(iter(now.values())), learn, seed + draw)
         card.draw({**now, **beside}, learn, judge, model, seed + draw)
-    sites: dict[str, object] = {"sites_in": named(first.sites_in), "sites_out": named(first.sites_out)}
-    drawn: dict[str, object] = {
-        "model": store.fingerprint,
-        "rows": [len(part.y) for part in parts],
-        "draws": draws,
-        "seed": seed,
-    }
-    return card.finished(sites | drawn | {"draws": draws, "seed": seed})
+    return card.finished(
+        {
+            "model": store.fingerprint,
+            "sites_in": named(first.sites_in),
+            "sites_out": named(first.sites_out),
+            "rows": [len(part.y) for part in parts],
+            "draws": draws,
+            "seed": seed,
+        }
+    )
 
 
 class _Card:
@@ -187,11 +189,10 @@ class _Card:
                 random.initialise(learn.y)
                 drawn = tuple(random.encode(part.y) for part in (learn, judge))
                 nulls[size] = self._shape("", random, drawn, learn, judge)
-            best = {metric: METRICS[metric].best for metric in METRICS}
             self._add(name, "fvu", found.fvu, 1.0)
             self._add(name, "l0", found.l0, float(judge.y.shape[1]))
             for metric, value in own.items():
-                self._add(name, metric, value, nulls[size].get(metric, float("nan")), best[metric])
+                self._add(name, metric, value, nulls[size].get(metric, float("nan")))
             self._add(name, "mdl", description_length(dictionary, judge.x, judge.y, codes[1]), bits)
             self._probe(name, codes, learn, judge, seed)
         if model is not None:
@@ -318,12 +319,14 @@ class _Card:
         clean, by_mean, by_zero = (found[name].ce for name in ("model", "mean", "zero"))
         for name in dictionaries:
             one = found[f"of {name}"]
-            self._add(name, "ce", one.ce - clean, by_mean - clean, 0.0)
+            self._add(name, "ce", one.ce - clean, by_mean - clean)
             self._add(name, "kl", one.kl, found["mean"].kl)
-            self._add(name, "recovered", (by_mean - one.ce) / (by_mean - clean), 0.0)
-            self._add(
-                name, "recovered_zero", (by_zero - one.ce) / (by_zero - clean), (by_zero - by_mean) / (by_zero - clean)
-            )
+            # Where the mean costs nothing there is nothing to win back.
+            if by_mean > clean:
+                self._add(name, "recovered", (by_mean - one.ce) / (by_mean - clean), 0.0)
+            if by_zero > clean:
+                of_zero = [(by_zero - ce) / (by_zero - clean) for ce in (one.ce, by_mean)]
+                self._add(name, "recovered_zero", *of_zero)
 
 
 def _several(name: str, one: Dictionary | Sequence[Dictionary]) -> tuple[Dictionary, ...]:
