@@ -355,7 +355,8 @@ def test_what_is_spliced_in_costs_what_a_text_by_text_count_says(model):
     assert scores["kl"].value == pytest.approx(sum(kl) / 2, rel=1e-3, abs=1e-4)
     # What an untrained model loses may be nothing, or less: then there is nothing to win back.
     for metric, instead in (("recovered", "mean"), ("recovered_zero", "zero")):
-        shares = [1 - one / worst for one, worst in zip(ce["it"], ce[instead], strict=True) if worst > 0]
+        lost = zip(ce["it"], ce["mean"], ce[instead], strict=True)
+        shares = [1 - one / worst for one, mean, worst in lost if min(mean, worst) > 0]
         assert (metric in scores) == bool(shares)
         if shares and min(abs(worst) for worst in ce[instead]) > 0.01:  # else rounding decides
             assert scores[metric].value == pytest.approx(sum(shares) / len(shares), rel=1e-2, abs=1e-2)
@@ -413,6 +414,8 @@ def test_what_cannot_be_measured_is_told(tiny_model):
         (TopK(D, D, k=6), {}, ValueError, "reads no named site"),
         (good, {"labels": ["colour"]}, ValueError, "no labels 'colour'; it has larger, kind"),
         (good, {"draws": 1}, ValueError, "2 draws or more"),
+        (good, {"rows": 10}, ValueError, "40 rows or more; got draws=5, rows=10"),
+        (good, {"hierarchy": ("larger", "kinds")}, ValueError, "no labels 'kinds'"),
         (good, {"draws": 40}, ValueError, "Give more text, or fewer draws"),
         ({"PCA": good}, {"controls": {"PCA": good}}, ValueError, "'PCA' names a dictionary and a control"),
         (good, {"model": tiny_model}, ValueError, "another model"),

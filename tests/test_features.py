@@ -16,12 +16,14 @@ from workbench.activations import ActivationStore
 from workbench.activations.shards import Manifest, MemoryShard, Part
 from workbench.dictionaries import Codes, TopK, load_dictionary, spliced
 from workbench.features import describe, load_features
+from workbench.features.describe import _word
 from workbench.features.effects import loss_gradients
 from workbench.features.feature import AFTER, BEFORE
 from workbench.features.keep import Best
 from workbench.features.matches import Labels
 from workbench.features.sketch import SIZE, Sketch
 from workbench.features.tally import Tally
+from workbench.language.documents import join
 from workbench.models import Site, edited, load_model, record, tokenize
 from workbench.models.readout import readout
 
@@ -104,6 +106,52 @@ def test_counts_means_and_extremes_are_exact(world):
     assert features.table["density"].tolist() == pytest.approx((count / len(store)).tolist())
     assert [feature.dead for feature in features] == (count == 0).tolist()
     assert [feature.dense for feature in features] == (count > 0.1 * len(store)).tolist()
+
+
+def test_a_phrase_is_found_where_words_have_no_spaces_of_their_own(world):
+    features = world[2]
+    kept, features.words = features.words, [f"w{i}" if i else "." for i in range(len(features.words))]
+    example = next(feature.top[0] for feature in features if not feature.dead and len(feature.top[0].words) > 1)
+    assert len(features.search(text=" ".join(example.words).replace(" .", ".")))
+    assert not len(features.search(text="".join(example.words[:2]).replace(".", "w")))
+    features.words = kept
+
+
+def test_a_word_has_the_space_that_its_piece_stands_for():
+    class Pieces:
+        def decode(self, tokens):
+            return ["the", " cat", "s", "."][tokens[0]]
+
+        def convert_ids_to_tokens(self, token):
+            return ["▁the", "Ġcat", "s", "."][token]
+
+    assert [_word(Pieces(), token) for token in range(4)] == [" the", " cat", "s", "."]
+
+
+@pytest.mark.parametrize("texts", [1, 2, 5])
+def test_a_few_texts_are_enough(tiny_model, texts):
+    store = ActivationStore.collect(tiny_model, tokens_of(texts, 12), [Site(1)])
+    dictionary = TopK(store.rows(slice(None)).acts[Site(1)].shape[1], 40, k=3, sites_in=Site(1))
+    features = describe(dictionary, store, tiny_model)
+    assert len(features) == 40
+    dead = next(feature for feature in features if feature.dead)
+    with pytest.raises(ValueError, match=r"has 0 examples, .* active nowhere there is no effect to measure"):
+        dead.effect(tiny_model)
+    alive = next(feature for feature in features if not feature.dead)
+    with pytest.raises(ValueError, match="got n=0"):
+        alive.effect(tiny_model, n=0)
+
+
+def test_another_model_or_dictionary_is_refused(tiny_model, loaded):
+    store = ActivationStore.collect(tiny_model, tokens_of(6, 12), [Site(1)])
+    d = store.rows(slice(None)).acts[Site(1)].shape[1]
+    features = describe(TopK(d, 40, k=3, sites_in=Site(1)), store, tiny_model)
+    with pytest.raises(ValueError, match="These features are of another model"):
+        features.search("w1 w2", model=loaded["llama"])
+    with pytest.raises(ValueError, match=r"read at '1\.resid_post', and this dictionary reads '0\.resid_post'"):
+        features.attached(TopK(d, 40, k=3, sites_in=Site(0)))
+    with pytest.raises(ValueError, match=r"got shape .*, not all finite"):
+        features.search(direction=torch.full((d,), 1.0).index_fill(0, torch.tensor([0, 1]), torch.nan))
 
 
 def test_tokens_and_places_are_counted_exactly(world):
@@ -421,11 +469,11 @@ def test_a_direction_a_label_and_a_text_find_theirs(tiny, world):
     assert world[2].search(label="topic=city")["feature"][0] == 0
     assert world[2].search(label="city")["f1"][0] == 1
     assert 0 in world[2].search(label="topic")["feature"].tolist()
-    shown = "".join(features[17].top[0].words[:3])
+    shown = join(features[17].top[0].words[:3])
     found = features.search(text=shown.upper(), n=1024)
     assert 17 in found["feature"].tolist()
     for feature, examples in zip(found["feature"], found["examples"], strict=True):
-        assert sum(shown in "".join(one.words) for one in features[feature].top) == examples
+        assert sum(shown in join(one.words) for one in features[feature].top) == examples
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,12 @@ def test_numbers_lie_between_what_is_had_for_nothing_and_the_best():
     assert (first["at"], first["low"], first["high"]) == (0.8, 0.7, 0.9)
     assert second["at"] == 0.6
     assert [cell["at"] for cell in rows["mdl@1"]["cells"]] == [1.0, pytest.approx((190 - 40) / (190 - 20), abs=1e-3)]
+    worse = scorecard_of_two()
+    worse.scores[FOREIGN]["mdl"] = worse.scores["b"]["mdl"] = Measurement(
+        200.0, 195.0, 205.0, null=190.0, best=math.nan
+    )
+    bits = next(row for row in scorecard_view(worse).shown["rows"] if row["id"] == "mdl@1")
+    assert [cell["at"] for cell in bits["cells"]] == [0.0, 0.0]  # the best here is worse than nothing
     assert [cell["at"] for cell in rows["l0@1"]["cells"]] == [None, None]  # neither less nor more is better
     assert [cell["at"] for cell in rows["absorption@1"]["cells"]] == [None, None]  # random directions are no worst case
     assert rows["kl@1"]["cells"][0] == {"text": "–", "told": "not measured", "at": None}

@@ -99,7 +99,7 @@ def ablate(
         draws: How many times as many other units, which are not zero on all these tokens, are drawn and ablated.
         seed: Of the draws.
     """
-    tokens = checked_tokens(model, tokens)
+    tokens, units = checked_tokens(model, tokens), torch.as_tensor(units)
     where, label = _checked(of, tokens, label, where, draws)
     size = max(1, FORWARD // tokens.shape[1])
     parts = list(zip(tokens.split(size), where.split(size), label.split(size), strict=True))

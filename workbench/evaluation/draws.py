@@ -51,8 +51,8 @@ class Part:
 
 def parts_of(store: ActivationStore, dictionary: Dictionary, draws: int, rows: int) -> list[Rows]:
     """Return one part for each draw, of whole texts, taken in turn from all over the store."""
-    if draws < 2 or rows < 1:
-        raise ValueError(f"A card takes 2 draws or more, of 1 row or more; got draws={draws}, rows={rows}.")
+    if draws < 2 or rows < 2 * FEWEST:
+        raise ValueError(f"A card takes 2 draws or more, of {2 * FEWEST} rows or more; got draws={draws}, rows={rows}.")
     index: list[list[Tensor]] = [[] for _ in range(draws)]
     stretches = max(1, min(STRETCHES, len(store) // (LEAST * draws)))
     places = draws * stretches

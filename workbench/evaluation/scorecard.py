@@ -91,7 +91,8 @@ class Scorecard:
         for metric in self.metrics():
             found = [scores.get(metric.name) for scores in self.scores.values()]
             cells = "".join(f"{'–' if one is None else f'{one.value:.3g}':>{width + 2}}" for one in found)
-            lines.append(f"{metric.id:22}{cells}{next(one.null for one in found if one):>10.3g}")
+            way = {"lower": " ↓", "higher": " ↑", "neither": ""}[metric.better]
+            lines.append(f"{metric.id + way:22}{cells}{next(one.null for one in found if one):>10.3g}")
         return "\n".join(lines)
 
 
@@ -103,7 +104,7 @@ def scorecard(
     controls: Named | None = None,
     labels: Sequence[str] | None = None,
     ceilings: pd.DataFrame | None = None,
-    hierarchy: tuple[str, str] = ("larger", "kind"),
+    hierarchy: tuple[str, str] | None = None,
     draws: int = 5,
     rows: int = 16_384,
     seed: int = 0,
@@ -124,7 +125,8 @@ def scorecard(
             active, and "neurons", the axes as they are, all of them. ``{}`` is none.
         labels: The columns of labels that are probed; None is all that the store has.
         ceilings: ``language.ceilings`` of these documents: what the best causal model can know of each label.
-        hierarchy: Two columns of labels, of parents and of their kinds, for absorption.
+        hierarchy: Two columns of labels, of parents and of their kinds, for absorption; None is "larger" and "kind",
+            which the built-in language has.
         draws: How many, at least 2.
         rows: In a part, at most. Rare features are taken for dead on few.
         seed: Of everything drawn at random.
@@ -134,10 +136,10 @@ def scorecard(
     fixed = {name: _several(name, one) for name, one in (controls or {}).items()}
     first = _checked(every, fixed, store, model)
     columns = list(store.names if labels is None else labels)
-    if unknown := [name for name in columns if name not in store.names]:
-        raise ValueError(f"The store has no labels {unknown[0]!r}; it has {', '.join(store.names)}.")
+    if unknown := [name for name in (*columns, *(hierarchy or ())) if name not in store.names]:
+        raise ValueError(f"The store has no labels {unknown[0]!r}; it has {', '.join(store.names) or 'none'}.")
     parts = [Part(part, first, model) for part in parts_of(store, first, draws, rows)]
-    card = _Card(columns, hierarchy, ceilings)
+    card = _Card(columns, hierarchy or ("larger", "kind"), ceilings)
     for draw in range(draws):
         learn, judge = parts[draw], parts[(draw + 1) % draws]
         now = {name: several[draw % len(several)] for name, several in every.items()}
@@ -324,7 +326,7 @@ class _Card:
             # Where the mean costs nothing there is nothing to win back.
             if by_mean > clean:
                 self._add(name, "recovered", (by_mean - one.ce) / (by_mean - clean), 0.0)
-            if by_zero > clean:
+            if by_zero > clean and by_mean > clean:
                 of_zero = [(by_zero - ce) / (by_zero - clean) for ce in (one.ce, by_mean)]
                 self._add(name, "recovered_zero", *of_zero)
 

@@ -1,6 +1,7 @@
 """What every feature of a dictionary does on a store of activations, in one pass over it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -216,4 +217,10 @@ def _words(model: TransformerBridge | None, n_tokens: int) -> list[str]:
     """Return the tokens as text, where there is a tokenizer to say."""
     if model is None or model.tokenizer is None:
         return [f"#{token}" for token in range(n_tokens)]
-    return [model.tokenizer.decode([token]) for token in range(model.cfg.d_vocab)]
+    return [_word(model.tokenizer, token) for token in range(model.cfg.d_vocab)]
+
+
+def _word(tokenizer: Any, token: int) -> str:
+    """Return a token as text, with the space that it stands for: some tokenizers drop that of the first word."""
+    text, piece = tokenizer.decode([token]), tokenizer.convert_ids_to_tokens(token)
+    return f" {text}" if str(piece).startswith("▁") and not text.startswith(" ") else text

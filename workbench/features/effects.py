@@ -50,16 +50,20 @@ class Effect:
 def texts(store: ActivationStore, bos: int | None) -> list[tuple[Rows, list[Tensor]]]:
     """Return stretches of the store, from the beginning of a text on, and the tokens of each text in them."""
     found = []
-    for n in range(PLACES):
-        start = n * len(store) // PLACES
-        end = min(start + STRETCH, (n + 1) * len(store) // PLACES)
+    places = max(1, min(PLACES, len(store) // STRETCH))
+    for n in range(places):
+        start = n * len(store) // places
+        end = min(start + STRETCH, (n + 1) * len(store) // places)
         begins = store.rows(slice(start, end), ()).begins
         begins = begins[begins > 0] if start else begins
-        if len(begins) < 2 and end < len(store):
+        if not len(begins) or (len(begins) < 2 and end < len(store)):
             continue  # one long text, whose beginning or end lies elsewhere
         last = len(store) if end == len(store) else start + int(begins[-1])
         rows = store.rows(slice(start + int(begins[0]), last))
         found.append((rows, rows.texts(bos)))
+    if not found:  # a few long texts: the beginning of the first is a text too
+        rows = store.rows(slice(0, STRETCH))
+        found.append((rows, rows.texts(bos)[:1]))
     return found
 
 

@@ -273,8 +273,14 @@ class Feature:
     def effect(self, model: TransformerBridge, *, n: int = 8) -> Effect:
         """Return what leaving it out does on the texts of ``n`` of its sampled examples, computed exactly.
 
-        The error of the dictionary stays, so that nothing changes but the feature.
+        The error of the dictionary stays, so that nothing changes but the feature. Of few texts it is a rough figure:
+        another ``n`` or other texts give another. At most those examples are taken that ``sample`` holds.
         """
+        if n < 1 or not self.sample:
+            raise ValueError(
+                f"Feature {self.number} has {len(self.sample)} examples, of which 1 or more are taken; got n={n}. Of a "
+                "feature that is active nowhere there is no effect to measure."
+            )
         dictionary, store = self.features.sources
         if not isinstance(dictionary, Dictionary):
             raise TypeError(f"Only a workbench Dictionary can be spliced in, got {type(dictionary).__name__}.")

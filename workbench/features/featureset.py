@@ -13,6 +13,7 @@ from torch import Tensor
 
 from workbench.activations import ActivationStore
 from workbench.dictionaries import Dictionary, files
+from workbench.dictionaries.inputs import named
 from workbench.features.feature import DENSE, Feature
 from workbench.features.search import Searches
 from workbench.models import Site
@@ -53,6 +54,12 @@ class FeatureSet(Searches):
         """Take the dictionary and the store that this is about, which searches and exact effects run."""
         if dictionary is not None and len(dictionary.W_dec) != len(self):
             raise ValueError(f"These are {len(self)} features, and this dictionary has {len(dictionary.W_dec)}.")
+        reads = getattr(dictionary, "sites_in", ())
+        if reads and reads != self.sites_in:
+            raise ValueError(
+                f"These features were read at {named(self.sites_in)}, and this dictionary reads {named(reads)}; give "
+                "theirs."
+            )
         if store is not None and store.fingerprint != self.provenance["model"]:
             raise ValueError("This store comes from another model than these features; harvest from theirs.")
         self.dictionary = dictionary if dictionary is not None else self.dictionary

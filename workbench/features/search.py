@@ -1,5 +1,7 @@
 """Which features answer to a prompt, a label, a text in their examples, or a direction."""
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -11,7 +13,7 @@ from torch import Tensor
 from workbench.dictionaries.inputs import pick
 from workbench.features.effects import loss_gradients, removal
 from workbench.features.encoding import encoded
-from workbench.models import Site, TransformerBridge, record, tokenize
+from workbench.models import Site, TransformerBridge, fingerprint, record, tokenize
 
 if TYPE_CHECKING:
     from workbench.features.featureset import FeatureSet
@@ -77,6 +79,11 @@ def _found(features: "FeatureSet", chosen: Tensor, **columns: Any) -> pd.DataFra
 
 
 def _by_prompt(features: "FeatureSet", model: TransformerBridge, prompt: str, by: By, n: int) -> pd.DataFrame:
+    if features.provenance["model"] != (this := fingerprint(model)):
+        raise ValueError(
+            f"These features are of another model, with fingerprint {features.provenance['model']}, not {this}; load "
+            "that one."
+        )
     tokens = tokenize(model, prompt)
     sites = features.sites_in
     acts = record(model, tokens, sites)
@@ -112,8 +119,12 @@ def _by_direction(features: "FeatureSet", direction: Tensor, n: int) -> pd.DataF
     if features.dictionary is None:
         raise ValueError("Directions are the dictionary's; give load_features(…, dictionary=…).")
     W_dec = features.dictionary.W_dec.detach().flatten(1)
-    if direction.shape != W_dec.shape[1:] or not direction.any():
-        raise ValueError(f"A direction has {W_dec.shape[1]} numbers, not all zero; got shape {tuple(direction.shape)}.")
+    direction = torch.as_tensor(direction)
+    if direction.shape != W_dec.shape[1:] or not direction.any() or not direction.isfinite().all():
+        raise ValueError(
+            f"A direction has {W_dec.shape[1]} numbers, not all zero and all finite; got shape "
+            f"{tuple(direction.shape)}{'' if direction.isfinite().all() else ', not all finite'}."
+        )
     best = F.cosine_similarity(W_dec, direction.to(W_dec)[None]).topk(min(n, len(W_dec)))
     return _found(features, best.indices, cosine=best.values.tolist())
 
@@ -127,7 +138,7 @@ def _by_label(features: "FeatureSet", label: str, n: int) -> pd.DataFrame:
         import difflib
 
         known = [*features.labels, *names, *(name.split("=", 1)[1] for name in names)]
-        near = difflib.get_close_matches(label, known, cutoff=0.0)
+        near = difflib.get_close_matches(label, [name for name in known if name[-1:] not in ("", "=")], cutoff=0.0)
         raise ValueError(f"No label or value is called {label!r}; the nearest are {', '.join(map(repr, near))}.")
     held = torch.isin(features.column("label")[:, 0], torch.tensor(wanted))
     f1 = torch.where(held, features.column("label_f1"), -1)
@@ -137,12 +148,18 @@ def _by_label(features: "FeatureSet", label: str, n: int) -> pd.DataFrame:
 
 def _by_text(features: "FeatureSet", text: str, n: int) -> pd.DataFrame:
     wanted = text.casefold()
-    words = features.words
     tops = int(features.provenance["tops"])
+    # Where no token has a space of its own, words stand apart and marks do not.
+    apart = not any(word[:1].isspace() for word in features.words)
     times = []
     for part in features.column("example_tokens")[:, :tops].split(1024):
         for examples in part.tolist():
-            texts = ("".join(words[token] for token in one if token >= 0) for one in examples)
-            times.append(sum(wanted in one.casefold() for one in texts))
+            texts = ([features.words[token] for token in one if token >= 0] for one in examples)
+            times.append(sum(wanted in (_apart(one) if apart else "".join(one)).casefold() for one in texts))
     best = torch.tensor(times).topk(min(n, sum(time > 0 for time in times)))
     return _found(features, best.indices, examples=best.values.tolist())
+
+
+def _apart(words: Sequence[str]) -> str:
+    """Return words as running text."""
+    return re.sub(r" (?=[.,;:!?])", "", " ".join(words))

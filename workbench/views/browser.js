@@ -101,7 +101,8 @@ const render = ({ model, el }) => {
   let absent = 0; // features that an axis has no place for
 
   const rest = () => {
-    const hint = "Point at a feature or use the arrow keys; a click or Enter opens it.";
+    const opens = model.get("alone") ? "a file holds the page of one feature" : "a click or Enter opens it";
+    const hint = `Point at a feature or use the arrow keys; ${opens}.`;
     readout.textContent = absent ? `${hint} Without a place on these axes: ${absent.toLocaleString("en")}.` : hint;
   };
   const mark = (ring, i) => {

@@ -102,6 +102,10 @@ class BrowserView(View):
         return {**super().state(), "numbers": base64.b64encode(self.numbers).decode()}
 
     @override
+    def export_state(self) -> dict[str, Any]:
+        return {**self.state(), "alone": True}  # nobody there to make another page
+
+    @override
     def snapshot(self) -> dict[str, Any]:
         asked = {name: getattr(self, name) for name in ("across", "up", "order", "falling", "query", "chosen")}
         found = self.matching()

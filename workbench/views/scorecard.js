@@ -40,7 +40,7 @@ const render = ({ model, el }) => {
       node("p", {}, [row.says, row.better, row.null, ""].filter((part, n) => part || n === 3).join(" "), node("code", {}, row.id)),
       node("ul", {}, ...told),
     );
-    if (row.parts.lines?.length) inside.append(node("div", { class: "wb-scroll" }, table(row.parts.heads, row.parts.lines)));
+    if (row.parts.lines?.length) inside.append(node("div", { class: "wb-wide" }, table(row.parts.heads, row.parts.lines)));
     const detail = node("tr", { id, class: "wb-detail" }, inside);
     button.addEventListener("click", () => {
       model.set("opened", model.get("opened") === row.id ? "" : row.id);
@@ -57,7 +57,7 @@ const render = ({ model, el }) => {
 
   body.append(
     node("p", { class: "wb-caption wb-quiet" }, legend),
-    node("div", { class: "wb-scroll" }, node(
+    node("div", { class: "wb-wide" }, node(
       "table", { class: "wb-card" },
       node("thead", {}, node("tr", {}, node("td"), ...dictionaries.map((name) => node("th", { scope: "col" }, name)))),
       node("tbody", {}, ...lines.flatMap(({ line, detail }) => [line, detail])),

@@ -13,8 +13,8 @@ from workbench.evaluation.metrics import RANDOM
 from workbench.views.base import View, es_module, legible, style_sheet
 
 LEGEND = (
-    "Each line runs from what is had for nothing, on the left, to the best there can be, on the right. "
-    "Choose a metric to read what it means."
+    "Each line runs from what is had for nothing, on the left, to the best there can be, on the right, or the best "
+    "here where nobody knows it. Choose a metric to read what it means."
 )
 
 _CELL = "text-align:left;padding:4px 18px 4px 0;border:0;background:none;vertical-align:top"
@@ -70,12 +70,12 @@ def _row(card: Scorecard, metric: Metric) -> dict[str, Any]:
         "better": {"lower": "Less is better.", "higher": "More is better.", "neither": ""}[metric.better],
         "says": metric.says,
         "null": f"Had for nothing: {metric.null}.",
-        "cells": [_cell(one, end) for one in found],
+        "cells": [_cell(one, end, metric.better) for one in found],
         "parts": _parts(card, metric),
     }
 
 
-def _cell(one: Measurement | None, end: float) -> dict[str, Any]:
+def _cell(one: Measurement | None, end: float, better: str) -> dict[str, Any]:
     if one is None:
         return {"text": "–", "told": "not measured", "at": None}
     told = f"{_number(one.value)}, between {_number(one.low)} and {_number(one.high)}; for nothing {_number(one.null)}"
@@ -83,6 +83,8 @@ def _cell(one: Measurement | None, end: float) -> dict[str, Any]:
     end = one.best if not math.isnan(end) and not math.isnan(one.best) else end
     if math.isnan(end) or end == one.null:
         return {"text": _number(one.value), "told": told, "at": None}
+    if math.isnan(one.best) and (end > one.null) == (better == "lower"):
+        end = math.inf  # the best here is worse than nothing
     at, *reach = (min(max((x - one.null) / (end - one.null), 0.0), 1.0) for x in (one.value, one.low, one.high))
     low, high = sorted(at if math.isnan(x) else x for x in reach)
     return {"text": _number(one.value), "told": told, "at": round(at, 4), "low": round(low, 4), "high": round(high, 4)}
