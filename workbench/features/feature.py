@@ -301,7 +301,8 @@ class Feature:
     def _repr_html_(self) -> str:
         lines = "".join(
             "<div>"
-            + "".join(
+            # Words without spaces of their own stand apart.
+            + ("" if any(word[:1].isspace() for word in one.words) else " ").join(
                 f"<span style='background:rgba(230,159,0,{min(1.0, act / max(self.max, 1e-9)):.2f})'>"
                 f"{html.escape(word)}</span>"
                 for word, act in zip(one.words, one.acts, strict=True)
