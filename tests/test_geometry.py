@@ -290,14 +290,15 @@ def test_availability_raises_shortcut_bias_in_a_relu_network_and_not_in_a_linear
     levels = [Shortcut(amplitude=amplitude) for amplitude in (0.5, 1.0, 2.0, 4.0)]
     relu = [[rely(level, seed=seed + n) for level in levels] for n in range(3)]
     linear = [rely(level, hidden=None, seed=seed) for level in levels]
-    # One network may rely a little less at four times the amplitude than at twice; the mean of three does not.
+    # One network may rely a little less where the shortcut is more available; the mean of three does not.
     biases = [sum(one.bias for one in of_level) / 3 for of_level in zip(*relu, strict=True)]
     assert all(before < after for before, after in itertools.pairwise(biases))
     drift = max(one.bias for one in linear) - min(one.bias for one in linear)
     assert all(of_seed[-1].bias - of_seed[0].bias > 10 * drift for of_seed in relu)
     assert max(abs(one.bias) for one in linear) < 0.1
     assert all(one.accuracy > 0.985 for one in (*itertools.chain(*relu), *linear))  # 0.996 is the best there is
-    assert rely(Shortcut(copies=16), seed=seed).bias > relu[0][1].bias
+    copies = sum(rely(Shortcut(copies=16), seed=seed + n).bias for n in range(3)) / 3
+    assert copies > biases[1]
 
 
 # --- words in roles (Laurent et al. 2023) ----------------------------------------------------------------------
