@@ -2,18 +2,22 @@
 
 import math
 import secrets
+from functools import cache
 
 import pytest
 import torch
 from torch import Tensor
 
-from workbench.evaluation import concise
+from workbench.evaluation import Concise, concise
 from workbench.evaluation.rows import judges
 
 CLASSES, PER_CLASS, WEAK = 8, 2, 80
 
 
-@pytest.fixture(params=[secrets.randbelow(2**40) for _ in range(3)])
+SEEDS = [secrets.randbelow(2**40) for _ in range(3)]
+
+
+@pytest.fixture(params=SEEDS)
 def seed(request) -> int:
     return request.param
 
@@ -34,9 +38,13 @@ def latents(seed: int, rows: int = 4000) -> tuple[Tensor, Tensor, list[str]]:
     return scores, classes, [*names, *(f"leans {i}" for i in range(WEAK))]
 
 
+@cache
+def found_in(seed: int) -> Concise:
+    return concise(*latents(seed), numbers=(4, 8, 16), draws=10, seed=seed)
+
+
 def test_true_labels_are_better_than_shuffled_ones_and_these_than_random_words(seed):
-    scores, classes, names = latents(seed)
-    found = concise(scores, classes, names, numbers=(4, 8, 16), draws=10, seed=seed)
+    found = found_in(seed)
     true, shuffled, random = found.true[-1], found.shuffled[-1], found.random[-1]
     assert found.numbers[-1] == 16
     assert true.low > shuffled.high
@@ -48,6 +56,13 @@ def test_true_labels_are_better_than_shuffled_ones_and_these_than_random_words(s
     assert all(name.startswith("tells") for name in small[:CLASSES])
     assert found.true[found.numbers.index(len(small))].value >= 0.95 * found.all.value
     assert found.all.value > 0.8
+
+
+def test_random_words_do_what_a_guess_does_on_average():
+    random = [found_in(seed).random[-1] for seed in SEEDS]
+    widths = [one.high - one.low for one in random]
+    # The mean of three is as far off as its own interval is wide in one case of ten thousand.
+    assert abs(sum(one.value for one in random) / 3 - 1 / CLASSES) <= sum(widths) / 3 / 3**0.5
 
 
 @pytest.mark.slow

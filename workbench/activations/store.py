@@ -1,6 +1,6 @@
 """The store of activations: what it is harvested from, what it gives, and what it refuses."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -196,6 +196,19 @@ class ActivationStore:
         width = sum(self._manifest.sites[str(site)] for site in held)
         rows = buffer_rows or max(size, BUFFER_BYTES // (4 * width))
         return Batches(self._shards, held, size, seed, rows, self._manifest.model)
+
+    def stretches(self, places: int, rows: int) -> Iterator[slice]:
+        """Yield the numbers of whole texts' rows: at most ``rows`` at each of ``places``, evenly spread.
+
+        Where a place holds no whole text, it yields nothing.
+        """
+        for n in range(places):
+            start = n * len(self) // places
+            end = min(start + rows, (n + 1) * len(self) // places)
+            begins = self.rows(slice(start, end), ()).begins
+            begins = begins[begins > 0] if start else begins  # what comes before belongs to a text from elsewhere
+            if len(begins) > 1 or (len(begins) and end == len(self)):
+                yield slice(start + int(begins[0]), end if end == len(self) else start + int(begins[-1]))
 
     def statistics(self, site: Site, *, multiple: float | int = 10.0) -> Statistics:
         """Return mean, norm and outliers of ``site``: the rows whose norm exceeds ``multiple`` times the median."""

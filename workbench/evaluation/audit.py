@@ -14,13 +14,11 @@ from workbench.activations.sources import Source
 from workbench.dictionaries import Dictionary
 from workbench.evaluation.losses import Loss
 from workbench.evaluation.wiring import ALONE, BIAS, COLUMNS, INPUTS, LESS, ORDER, PLUS, Bench, Wiring
+from workbench.features.feature import DENSE
 from workbench.models import TransformerBridge, fingerprint
 
 CLEARLY = 0.7
 """What is left of the variance, and of its product with L0, where one wiring is clearly better than another."""
-
-DENSE = 0.1
-"""Share of tokens from which on a feature is called dense."""
 
 ROUNDS = 3
 """How many things may be wrong at once."""

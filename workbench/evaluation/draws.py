@@ -53,17 +53,10 @@ def parts_of(store: ActivationStore, dictionary: Dictionary, draws: int, rows: i
     """Return one part for each draw, of whole texts, taken in turn from all over the store."""
     if draws < 2 or rows < 2 * FEWEST:
         raise ValueError(f"A card takes 2 draws or more, of {2 * FEWEST} rows or more; got draws={draws}, rows={rows}.")
-    index: list[list[Tensor]] = [[] for _ in range(draws)]
     stretches = max(1, min(STRETCHES, len(store) // (LEAST * draws)))
-    places = draws * stretches
-    for n in range(places):
-        start, stop = n * len(store) // places, (n + 1) * len(store) // places
-        end = min(start + -(-rows // stretches), stop)
-        begins = store.rows(slice(start, end), ()).begins
-        begins = begins[begins > 0] if start else begins
-        if len(begins) > 1 or (len(begins) and end == len(store)):
-            last = end if end == len(store) else start + int(begins[-1])
-            index[n % draws].append(torch.arange(start + int(begins[0]), last))
+    index: list[list[Tensor]] = [[] for _ in range(draws)]
+    for n, stretch in enumerate(store.stretches(draws * stretches, -(-rows // stretches))):
+        index[n % draws].append(torch.arange(stretch.start, stretch.stop))
     if min(sum(map(len, part)) for part in index) < 2 * FEWEST:
         raise ValueError(
             f"A card of {draws} draws takes {2 * FEWEST * draws} rows at the least, and some thousands to say much; "

@@ -25,11 +25,9 @@ from workbench.evaluation.intervals import Interval, mean_of
 from workbench.evaluation.losses import Put, losses
 from workbench.evaluation.metrics import METRICS, Metric
 from workbench.evaluation.probing import sparse_probe
+from workbench.features.feature import DENSE
 from workbench.features.neighbours import nearest
 from workbench.models import Edit, Site, TransformerBridge
-
-DENSE = 0.1
-"""Share of tokens from which on a feature is called dense."""
 
 KS = (1, 2, 5)
 """Numbers of units that a probe reads."""

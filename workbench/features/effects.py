@@ -50,16 +50,8 @@ class Effect:
 def texts(store: ActivationStore, bos: int | None) -> list[tuple[Rows, list[Tensor]]]:
     """Return stretches of the store, from the beginning of a text on, and the tokens of each text in them."""
     found = []
-    places = max(1, min(PLACES, len(store) // STRETCH))
-    for n in range(places):
-        start = n * len(store) // places
-        end = min(start + STRETCH, (n + 1) * len(store) // places)
-        begins = store.rows(slice(start, end), ()).begins
-        begins = begins[begins > 0] if start else begins
-        if not len(begins) or (len(begins) < 2 and end < len(store)):
-            continue  # one long text, whose beginning or end lies elsewhere
-        last = len(store) if end == len(store) else start + int(begins[-1])
-        rows = store.rows(slice(start + int(begins[0]), last))
+    for stretch in store.stretches(max(1, min(PLACES, len(store) // STRETCH)), STRETCH):
+        rows = store.rows(stretch)
         found.append((rows, rows.texts(bos)))
     if not found:  # a few long texts: the beginning of the first is a text too
         rows = store.rows(slice(0, STRETCH))
